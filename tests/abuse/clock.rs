@@ -89,7 +89,7 @@ async fn stepping_clock_loses_and_delays_nothing() {
     }
     let (history, verdict) = world.judge(abuses, memory::bound(200)).await;
     assert!(verdict.wrong.is_empty(), "{verdict}");
-    // That it stepped at all is told by the times of outcomes.
+    // The times of outcomes show that it stepped at all.
     let decided = || {
         history
             .outcomes

@@ -1,4 +1,4 @@
-//! How long the others waited, and how much memory it took.
+//! The others' latency, and the memory.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,19 +8,20 @@ use crate::logs::{History, Micros, Published, Served};
 
 /// The source that sends the others a reminder every 20 ms.
 pub(crate) const TRICKLE: &str = "trickle";
-/// How much longer than in quiet the others may wait.
+/// Maximum factor by which the others' latency may exceed its quiet value.
 const MOST: f64 = 2.0;
-/// Or this part of the time that the abuse lasts, since on a machine that is busy with it everybody waits longer. Who stands in
-/// the abuser's queue waits for half of it at the median, on any machine.
+/// Or this part of the time that the abuse lasts, since on a machine that is busy with it everybody
+/// waits longer. Who stands in the abuser's queue waits for half of it at the median, on any
+/// machine.
 const PART: f64 = 1.0 / 3.0;
 
-/// What a scenario amounts to.
+/// The result of a scenario.
 #[derive(Debug)]
 pub(crate) struct Figures {
     pub(crate) scenario: String,
     /// Resident memory in bytes: before the abuse, the most during it, and how much it may be.
     pub(crate) memory: [usize; 3],
-    /// How long the abuse lasted, in milliseconds.
+    /// Duration of the abuse, in milliseconds.
     pub(crate) lasted_ms: f64,
     pub(crate) quiet: Latencies,
     pub(crate) abuse: Latencies,
@@ -58,13 +59,13 @@ impl Latencies {
         Self(latencies)
     }
 
-    /// What this many of a hundred did not exceed.
+    /// Returns the percentile.
     fn percentile(&self, share: usize) -> f64 {
         let last = self
             .0
             .len()
             .checked_sub(1)
-            .expect("somebody was sent something");
+            .expect("some user was sent something");
         self.0[last * share / 100]
     }
 }
@@ -76,7 +77,7 @@ pub(crate) fn millis(micros: Micros) -> f64 {
 }
 
 impl Figures {
-    /// What is beyond its bounds.
+    /// Describes exceeded bounds.
     pub(crate) fn wrong(&self) -> Option<String> {
         let [_, peak, bound] = self.memory;
         let most_ms = (self.quiet.percentile(50) * MOST).max(self.lasted_ms * PART);

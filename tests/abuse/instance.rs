@@ -14,7 +14,7 @@ const USERS: usize = 200;
 const EVERY: Duration = Duration::from_millis(100);
 /// Reminders in such a set.
 const SET: usize = 20;
-/// How long it goes on.
+/// Duration of the abuse.
 const LASTS: Duration = Duration::from_secs(4);
 
 /// A mood, and whose reminders it meets.

@@ -25,7 +25,7 @@ fn sets_for(user: &str, count: usize) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// What the app server of the abused took, in order.
+/// Returns the ids that the abused users' app server accepted, in order.
 fn takes(history: &History) -> Vec<&str> {
     let takes = history.served["app"]
         .iter()

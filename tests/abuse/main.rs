@@ -1,12 +1,13 @@
-//! Abuse: one user, one instance, one source or one clock misbehaves as hard as it can, and the others are watched. They are
-//! sent a reminder every 20 ms all the time, quiet times and abuse taking turns, so that both are measured on the same
-//! machine in the same minute.
+//! Abuse: one user, one instance, one source or one clock misbehaves as hard as it can, and the
+//! others are watched. They are sent a reminder every 20 ms all the time, quiet times and abuse
+//! taking turns, so that both are measured on the same machine in the same minute.
 //!
-//! Each test prints a row: resident memory of `bellhop serve` and its bound, and the others' latency from publishing to
-//! acceptance. What everybody wrote down is judged by the checker of the chaos test, which excuses nothing here.
+//! Each test prints a row: resident memory of `bellhop serve` and its bound, and the others'
+//! latency from publishing to acceptance. What everybody wrote down is judged by the checker of the
+//! chaos test, which excuses nothing here.
 //!
-//! `cargo test --test abuse -- --nocapture` is a short run. The full size, with an optimised `serve`:
-//! `BELLHOP_ABUSE=100000 cargo test --release --test abuse -- --nocapture`.
+//! `cargo test --test abuse -- --nocapture` is a short run. The full size, with an optimised
+//! `serve`: `BELLHOP_ABUSE=100000 cargo test --release --test abuse -- --nocapture`.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 #![allow(clippy::disallowed_methods)] // Deadlines and latencies are real time.
@@ -49,7 +50,7 @@ const SIZE_ENV: &str = "BELLHOP_ABUSE";
 /// Those of a short run: more than `mailbox.limit`.
 const SHORT: usize = 11_000;
 
-/// How much of everything there is to be.
+/// Returns the size of every scenario.
 fn size() -> usize {
     std::env::var(SIZE_ENV).map_or(SHORT, |text| text.parse().expect("a number of reminders"))
 }

@@ -4,10 +4,11 @@ use std::fs;
 
 use bellhop::config::Config;
 
-/// Bytes that one user takes in memory who has a route or a mailbox: names, places in tables, what the allocator adds. Measured.
+/// Bytes that one user takes in memory who has a route or a mailbox: names, places in tables, what
+/// the allocator adds. Measured.
 const USER_BYTES: usize = 2_400;
-/// A reminder in work is there as it came, as what was made of it, and as an entry of tables: for a short one three times its
-/// bytes and more. The allocator keeps some of what was freed.
+/// A reminder in work is there as it came, as what was made of it, and as an entry of tables: for a
+/// short one three times its bytes and more. The allocator keeps some of what was freed.
 const COPIES: usize = 4;
 
 /// Resident memory, in bytes.
@@ -20,7 +21,7 @@ pub(crate) fn peak(pid: u32) -> usize {
     of_status(pid, "VmHWM:")
 }
 
-/// The peak begins anew.
+/// Resets the peak.
 pub(crate) fn forget_peak(pid: u32) {
     fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
 }
@@ -34,8 +35,8 @@ fn of_status(pid: u32, name: &str) -> usize {
     value.parse::<usize>().unwrap() << 10
 }
 
-/// What a member with the default settings may take beyond what it takes when it is quiet, with this many users who are
-/// connected or have mail. docs/reliability.md explains the arithmetic.
+/// Returns the maximum memory of a member with the default settings beyond its quiet size, with
+/// this many users who are connected or have mail. docs/reliability.md explains the arithmetic.
 pub(crate) fn bound(users: usize) -> usize {
     let Config {
         partitions,

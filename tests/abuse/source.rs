@@ -29,7 +29,8 @@ async fn a_source_that_floods_slows_no_other_source() {
                     }
                 })
                 .await;
-            // Where the machine is so busy that answers are late, some take the way through the mailbox.
+            // Where the machine is so busy that answers are late, some take the way through the
+            // mailbox.
             world.has_parked(0).await;
         })
         .await;

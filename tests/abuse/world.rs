@@ -1,4 +1,5 @@
-//! Everything that runs: a nats-server, a member, one app server for whom the abuse concerns, and one for the others.
+//! Everything that runs: a nats-server, a member, one app server for whom the abuse concerns, and
+//! one for the others.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,12 +27,13 @@ use crate::publisher::Publisher;
 const OTHERS: usize = 64;
 /// From one of their reminders to the next.
 const TRICKLE_EVERY: Duration = Duration::from_millis(20);
-/// How long everything may take, at the full size on a loaded machine.
+/// Maximum time for everything, at the full size on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(600);
 /// A quiet time.
 const QUIET: Duration = Duration::from_millis(1_500);
 
-/// What the member logs when it met a fault: nobody answered in time. A busy machine has some, and a repeat may follow.
+/// The member's log lines about faults: an answer did not arrive in time. A busy machine has some,
+/// and a repeat may follow.
 const FAULTS: [&str; 3] = [
     "taking over again",
     "instance did not respond",
@@ -53,7 +55,7 @@ pub(crate) struct World {
     stop: CancellationToken,
     quiet: Vec<(Micros, Micros)>,
     partitions: usize,
-    /// What is published from now on is so much larger.
+    /// Number of bytes that are added to published reminders from now on.
     pub(crate) padding: usize,
     /// Resident memory when all was quiet for the first time.
     quiet_bytes: usize,
@@ -74,8 +76,8 @@ pub(crate) fn names(prefix: &str, count: usize) -> Vec<String> {
 }
 
 impl World {
-    /// Starts all of it, with the default settings but for these; the member behind the words of a program that starts
-    /// others.
+    /// Starts all of it, with the default settings but for these; the member behind the words of a
+    /// program that starts others.
     pub(crate) async fn start(settings: &[(&str, &str)], behind: &[String]) -> Self {
         let alone = ALONE.lock().await;
         let dir = TempDir::with_prefix("bellhop-abuse-").unwrap();
@@ -153,12 +155,12 @@ impl World {
         .await;
     }
 
-    /// Where everybody's logs are.
+    /// Returns the directory of all logs.
     pub(crate) fn logs(&self) -> PathBuf {
         self.dir.path().join("logs")
     }
 
-    /// Begins to publish to users whom `addressees` chooses for each set, until told to stop.
+    /// Begins to publish to users whom `addressees` chooses for each set, until it is stopped.
     pub(crate) async fn publish(
         &mut self,
         source: &'static str,
@@ -179,7 +181,8 @@ impl World {
         self.publishers.spawn(publisher.run(addressees, stop));
     }
 
-    /// Publishes these sets as fast as JetStream takes them. The token says when the last one is on its way.
+    /// Publishes these sets as fast as JetStream takes them. The token says when the last one is on
+    /// its way.
     pub(crate) async fn publish_all(
         &mut self,
         source: &'static str,
@@ -217,7 +220,7 @@ impl World {
         }
     }
 
-    /// How many reminders lie in mailboxes.
+    /// Returns the number of reminders in mailboxes.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -262,8 +265,8 @@ impl World {
         }
     }
 
-    /// Waits until nothing is under way, and judges: each abuse stayed within its bounds. Answers all that was written down,
-    /// and which promises were broken.
+    /// Waits until nothing is under way, and judges: each abuse stayed within its bounds. Answers
+    /// all that was written down, and which promises were broken.
     pub(crate) async fn judge(
         mut self,
         abuses: Vec<(String, Abuse)>,

@@ -1,7 +1,8 @@
-//! An app server: a process of its own, so that it can be killed and stopped as a real one. It knows the contract only.
+//! An app server: a process of its own, so that it can be killed and stopped as a real one. It
+//! knows the contract only.
 //!
-//! It is told what to do by its standard input, a line for each command: `connect USER…`, `leave USER…`, and `be MOOD`. At
-//! the end of the input everybody leaves, and it ends in good order.
+//! It reads commands from its standard input, one per line: `connect USER…`, `leave
+//! USER…`, and `be MOOD`. At the end of the input everybody leaves, and it ends in good order.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,22 +24,23 @@ use crate::logs::{Log, Reminder, Served};
 
 /// Of so many deliveries one is answered with `busy` by an app server that is moody.
 const BUSY_ONE_IN: u32 = 50;
-/// How long a slow one takes to answer: within `delivery.timeout`, with something left for a busy machine.
+/// Time that a slow one takes for an answer: within `delivery.timeout`, with a margin for a busy
+/// machine.
 const SLOW: Duration = Duration::from_millis(1_500);
 /// Routes that are being written at a time.
 const ROUTES_IN_FLIGHT: usize = 256;
 
-/// How deliveries are answered. Heartbeats are answered truly in any mood.
+/// The reaction to deliveries. Heartbeats are answered truly in any mood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Mood {
-    /// What is for connected users is taken, but for a busy moment now and then.
+    /// Accepts reminders for connected users, except for a busy moment now and then.
     Moody,
-    /// What is for connected users is taken.
+    /// Accepts reminders for connected users.
     Well,
     /// Everything is refused as `busy`.
     Busy,
-    /// What is for connected users is taken, and the answer comes late, but in time.
+    /// Accepts reminders for connected users, and answers late, but in time.
     Slow,
     /// There is no answer.
     Hung,
@@ -48,7 +50,7 @@ pub(crate) enum Mood {
     Estranged,
 }
 
-/// What deliveries are answered by.
+/// The state for answers to deliveries.
 struct State {
     log: Log,
     mood: Mood,
@@ -58,7 +60,7 @@ struct State {
 struct App {
     scripted: Arc<ScriptedApp>,
     state: Arc<Mutex<State>>,
-    /// Whose routes are to be written, and whether these users are here.
+    /// The users whose routes are to be written, and whether they are connected.
     routes: mpsc::UnboundedSender<(Vec<String>, bool)>,
 }
 
@@ -147,7 +149,7 @@ impl App {
 }
 
 impl State {
-    /// Answers a delivery by its mood, and writes down what it takes before that.
+    /// Answers a delivery by its mood, after it has logged the accepted reminders.
     fn reply(&self, batch: &[Value]) -> Reply {
         match self.mood {
             Mood::Hung => return Reply::silence(),

@@ -1,4 +1,5 @@
-//! App servers from outside: processes that are started, told who connects and who leaves, and made to suffer.
+//! App servers from outside: processes that are started, get commands to connect and disconnect
+//! users, and are made to suffer.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,25 +15,25 @@ use crate::program::{signal, tied};
 
 /// The test that is an app server when it is run by itself.
 const TEST: &str = "app_server";
-/// What that test needs to know: a name, the NATS servers, and where logs are.
+/// The inputs of the app server: a name, the NATS servers, and the directory of logs.
 const ENV: [&str; 3] = [
     "BELLHOP_CHAOS_APP",
     "BELLHOP_CHAOS_URL",
     "BELLHOP_CHAOS_LOGS",
 ];
-/// How long one may take to stop in order: its users' routes must be deleted.
+/// Maximum time for one to stop in order: its users' routes must be deleted.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// An app server's process. Dropping it kills it.
 pub(crate) struct App {
     pub(crate) name: String,
-    /// Who is connected there, or will be when it goes on.
+    /// The connected users, or those who will be connected when it goes on.
     users: Vec<String>,
     child: Child,
     commands: Option<ChildStdin>,
 }
 
-/// What this process was started as, if it is an app server.
+/// Returns this process's arguments, if it was started as an app server.
 pub(crate) fn asked_to_be() -> Option<(String, String, PathBuf)> {
     let [name, url, logs] = ENV.map(|name| std::env::var(name).ok());
     Some((name?, url?, logs?.into()))
@@ -81,7 +82,7 @@ impl App {
         users
     }
 
-    /// How it answers deliveries from here on.
+    /// Sets its reaction to deliveries from now on.
     pub(crate) fn be(&mut self, mood: Mood) {
         self.tell("be", &[mood.name()]);
     }
@@ -95,7 +96,7 @@ impl App {
         .unwrap();
     }
 
-    /// Whether it answers, when it is asked about nobody.
+    /// Checks that it answers a heartbeat without users.
     ///
     /// # Errors
     /// What the asking came to.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::check::STEADY;
 use crate::logs::{Line, Served};
 
-/// Who got a reminder since it began.
+/// The users who got a reminder since it began.
 pub(crate) struct Arrivals {
     log: File,
     /// The begin of a line that was not all there.
@@ -35,7 +35,7 @@ impl Arrivals {
         }
     }
 
-    /// Whether all of these users have got one.
+    /// Checks that all of these users have got one.
     pub(crate) fn are_everybodys(&mut self, users: &[String]) -> Result<(), String> {
         self.log.read_to_string(&mut self.rest).unwrap();
         while let Some((line, rest)) = self.rest.split_once('\n') {

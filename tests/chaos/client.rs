@@ -1,4 +1,4 @@
-//! How everybody but Bellhop itself speaks to NATS.
+//! The connections to NATS of all programs but Bellhop itself.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, ConnectOptions, HeaderMap};
 
-/// A server that stands still, or behind a cut, says nothing and closes nothing: the client finds out by its pings, three
-/// of these intervals later.
+/// A server that stands still, or behind a cut, says nothing and closes nothing: the client finds
+/// out by its pings, three of these intervals later.
 const PING: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long JetStream may take.
+/// Maximum time for JetStream's answer.
 pub(crate) const ANSWER: Duration = Duration::from_secs(2);
 
 /// Connects to one of these servers, and to another one whenever that is lost.
@@ -30,7 +30,8 @@ pub(crate) fn jetstream(client: Client) -> Context {
     ContextBuilder::new().timeout(ANSWER).build(client)
 }
 
-/// Publishes once. Answers whether JetStream acknowledged it; if it did not, it may be stored nonetheless.
+/// Publishes once. Answers whether JetStream acknowledged it; if it did not, it may be stored
+/// nonetheless.
 pub(crate) async fn store(
     jetstream: &Context,
     subject: &str,
@@ -38,7 +39,7 @@ pub(crate) async fn store(
     body: Vec<u8>,
 ) -> bool {
     let sent = jetstream.publish_with_headers(subject.to_owned(), headers, body.into());
-    // A client without connection holds what it is told to send.
+    // A client without a connection keeps messages until it has one.
     match tokio::time::timeout(ANSWER, sent).await {
         Ok(Ok(acknowledgement)) => acknowledgement.await.is_ok(),
         _ => false,

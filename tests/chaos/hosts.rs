@@ -1,8 +1,9 @@
-//! Three hosts. Where the machine permits it each is a network namespace, joined to the others by a bridge, so that
-//! cables can be pulled; elsewhere all three are the loopback, and nothing can be cut.
+//! Three hosts. Where the machine permits it each is a network namespace, joined to the others by a
+//! bridge, so that cables can be pulled; elsewhere all three are the loopback, and nothing can be
+//! cut.
 //!
-//! Namespaces are made inside one that the whole run has for itself, and held by processes: all of it vanishes with
-//! them, whatever happens.
+//! Namespaces are made inside one that the whole run has for itself, and held by processes: all of
+//! it vanishes with them, whatever happens.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::program::tied;
 
-/// How many there are.
+/// Number of hosts.
 pub(crate) const COUNT: usize = 3;
 /// Set for a run that has a network namespace for itself.
 const ENV: &str = "BELLHOP_CHAOS_NAMESPACE";
@@ -115,12 +116,12 @@ impl Hosts {
         hosts
     }
 
-    /// Whether cables can be pulled.
+    /// Returns true if cables can be pulled.
     pub(crate) fn can_cut(&self) -> bool {
         !self.holders.is_empty()
     }
 
-    /// Where programs on this host listen.
+    /// Returns the address of programs on this host.
     pub(crate) fn address(&self, host: usize) -> String {
         if self.can_cut() {
             format!("10.77.0.{}", host + 1)
@@ -129,7 +130,7 @@ impl Hosts {
         }
     }
 
-    /// What to write before a program so that it runs on this host.
+    /// Returns the prefix of a command that runs on this host.
     pub(crate) fn behind(&self, host: usize) -> Vec<String> {
         let enter = |holder: &Child| {
             [
@@ -147,7 +148,7 @@ impl Hosts {
             .collect()
     }
 
-    /// Pulls a host's cable: nobody reaches it, and it reaches nobody.
+    /// Pulls a host's cable: no other host reaches it, and it reaches none.
     pub(crate) fn isolate(&self, host: usize) {
         ip(&[], &format!("link set host-{host} down"));
     }

@@ -13,17 +13,17 @@ use serde_json::Value;
 use crate::logs::{Log, Outcome, Reminder};
 use crate::program::bellhop;
 
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where to ask.
+/// The installation's streams, for queries.
 pub(crate) struct Installation {
     pub(crate) jetstream: Context,
     pub(crate) url: String,
 }
 
 impl Installation {
-    /// Whether nothing is under way.
+    /// Checks that no reminder is in flight.
     ///
     /// # Errors
     /// What is.
@@ -37,7 +37,7 @@ impl Installation {
         Ok(())
     }
 
-    /// How many messages a stream has.
+    /// Returns the number of messages of a stream.
     ///
     /// # Errors
     /// When JetStream does not answer.
@@ -50,7 +50,7 @@ impl Installation {
         Ok(stream.cached_info().state.messages)
     }
 
-    /// Whose mailboxes are not empty: a thousand of them at the most.
+    /// Returns the users with mail: at most a thousand.
     pub(crate) async fn mailboxes(&self) -> Vec<String> {
         let listed = self
             .ask(&["mailbox", "ls", "--json", "--limit", "1000"])
@@ -113,7 +113,7 @@ impl Installation {
     }
 }
 
-/// Waits for a condition, no longer than told.
+/// Waits for a condition, within a time limit.
 ///
 /// # Errors
 /// What was seen last.

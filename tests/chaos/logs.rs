@@ -1,7 +1,7 @@
-//! What everybody writes down during a run: one file for each, one JSON text a line, only ever appended to.
+//! The logs of all programs of a run: one file for each, one JSON text per line, append-only.
 //!
-//! The checker reads these files and nothing else. An app server writes before it answers, so what Bellhop was told is
-//! in its log, even if it is killed at that moment.
+//! The checker reads these files and nothing else. An app server writes before it answers, so its
+//! log has every answer that Bellhop got, even if it is killed at that moment.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ pub(crate) struct Line<T> {
     pub(crate) event: T,
 }
 
-/// What a business system does with a set.
+/// A business system's actions with a set.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Published {
@@ -39,7 +39,7 @@ pub(crate) enum Published {
     GivenUp { set: u64 },
 }
 
-/// What an app server does.
+/// An app server's actions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Served {
@@ -61,7 +61,7 @@ pub(crate) struct Reminder {
     pub(crate) user: String,
 }
 
-/// What the nemesis does.
+/// The nemesis's actions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Fault {
@@ -79,7 +79,7 @@ pub(crate) struct Outcome {
     #[serde(flatten)]
     pub(crate) reminder: Reminder,
     pub(crate) outcome: String,
-    /// When Bellhop decided it.
+    /// Time of Bellhop's decision.
     #[serde(rename = "at")]
     pub(crate) decided_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,7 +135,7 @@ pub(crate) struct History {
     pub(crate) faults: Vec<Line<Fault>>,
     /// In the order of their stream.
     pub(crate) outcomes: Vec<Outcome>,
-    /// What lay in mailboxes in the end.
+    /// The reminders in mailboxes at the end.
     pub(crate) waiting: Vec<Reminder>,
 }
 

@@ -1,6 +1,7 @@
-//! Chaos: a cluster of three nats-servers, three `bellhop serve`, app servers and business systems, all real processes or
-//! with connections of their own, and a nemesis that kills, stops, restarts and cuts. Everybody writes down what they did;
-//! a checker that reads nothing else says whether every promise was kept.
+//! Chaos: a cluster of three nats-servers, three `bellhop serve`, app servers and business systems,
+//! all real processes or with connections of their own, and a nemesis that kills, stops, restarts
+//! and cuts. Everybody writes down what they did; a checker that reads nothing else says whether
+//! every promise was kept.
 //!
 //! `cargo test --test chaos` is a short run; `BELLHOP_CHAOS=30m` makes it longer, `BELLHOP_CHAOS_SEED` repeats the faults
 //! of another run, though never its timing, and `BELLHOP_CHAOS_FAULTS=nats_kill,host_cut` has no others.

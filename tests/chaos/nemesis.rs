@@ -1,5 +1,5 @@
-//! The nemesis: one fault after the other, each from a shuffled deck that holds every kind once, so that a long run has
-//! as many of each. The seed decides kinds, victims and times.
+//! The nemesis: one fault after the other, each from a shuffled deck that holds every kind once, so
+//! that a long run has as many of each. The seed decides kinds, victims and times.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::logs::{Fault, Log};
 use crate::nodes::OTHER_ENV;
 use crate::world::{APPS, World};
 
-/// What can be done to an installation.
+/// The kinds of faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
@@ -39,7 +39,7 @@ enum Kind {
     AppRestart,
     /// Everybody leaves who comes and goes, and connects again somewhere else.
     UsersReconnect,
-    /// A host's cable is pulled: its node and its member reach nobody but each other.
+    /// A host's cable is pulled: its node and its member reach only each other.
     HostCut,
     /// Two hosts cannot reach each other; everybody else reaches both.
     LinkCut,
@@ -150,7 +150,8 @@ impl Nemesis {
         self.deck.pop().unwrap()
     }
 
-    /// How long something lasts: over before anybody need notice, or long enough for others to take over.
+    /// Returns the duration of a fault: short enough to go unnoticed, or long enough for a
+    /// failover.
     fn moment(&mut self, notice_after: f64) -> Duration {
         let seconds = if self.rng.bool() {
             0.2 + self.rng.f64()

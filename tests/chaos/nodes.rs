@@ -90,7 +90,7 @@ impl Node {
         }
     }
 
-    /// Where clients connect.
+    /// Returns the address for clients.
     pub(crate) fn url(&self) -> &str {
         self.server.url()
     }
@@ -132,7 +132,7 @@ impl Node {
         fs::write(&self.config, text).unwrap();
     }
 
-    /// Whether it says that it, its streams and its consumers are all up to date.
+    /// Checks that it reports itself, its streams and its consumers as up to date.
     pub(crate) async fn is_whole(&self) -> Result<(), String> {
         match probe(self.monitor, "GET", "/healthz").await {
             Ok(answer) if answer.status == 200 => Ok(()),

@@ -1,4 +1,5 @@
-//! Business systems: each publishes one set after the other, and writes down which of them JetStream acknowledged.
+//! Business systems: each publishes one set after the other, and writes down which of them
+//! JetStream acknowledged.
 
 use std::time::Duration;
 
@@ -12,13 +13,14 @@ use tokio_util::sync::CancellationToken;
 use crate::client;
 use crate::logs::{Log, Published};
 
-/// How long a careful one goes on trying after it was told to stop.
+/// Time for which a careful one retries after it was stopped.
 const LAST_TRIES: Duration = Duration::from_secs(30);
 
 /// A business system and its habits.
 pub(crate) struct Publisher {
     pub(crate) source: &'static str,
-    /// Tries again under the same message id until the set is acknowledged. Else it tries once, and does not look back.
+    /// Tries again under the same message id until the set is acknowledged. Else it tries once, and
+    /// does not look back.
     pub(crate) is_careful: bool,
     /// From one set to the next, if JetStream is quick enough.
     pub(crate) every: Duration,
@@ -29,7 +31,7 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes to users whom `addressees` chooses for each set, until it is told to stop.
+    /// Publishes to users whom `addressees` chooses for each set, until it is stopped.
     pub(crate) async fn run(
         self,
         mut addressees: impl FnMut() -> Vec<String>,

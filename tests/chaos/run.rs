@@ -1,4 +1,5 @@
-//! One run: everything is started, reminders flow, the nemesis strikes, everything is well again, and the logs are judged.
+//! One run: everything is started, reminders flow, the nemesis strikes, everything is well again,
+//! and the logs are judged.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,19 +16,19 @@ use crate::nemesis::Nemesis;
 use crate::publisher::{Publisher, some_of};
 use crate::world::{self, World};
 
-/// How long faults go on; `30m` is a long run.
+/// Duration of the faults; `30m` is a long run.
 const LENGTH_ENV: &str = "BELLHOP_CHAOS";
-/// What faults, victims and times are drawn from.
+/// The seed of the faults, victims and times.
 const SEED_ENV: &str = "BELLHOP_CHAOS_SEED";
 const SHORT: SignedDuration = SignedDuration::from_secs(45);
-/// Which kinds of faults, separated by commas; all by default.
+/// The kinds of faults, separated by commas; all by default.
 const FAULTS_ENV: &str = "BELLHOP_CHAOS_FAULTS";
 /// With this variable set, a run that succeeds leaves its directory behind, too.
 const KEEP_ENV: &str = "BELLHOP_CHAOS_KEEP";
 /// Without faults, at the beginning and after each.
 const QUIET: Duration = Duration::from_secs(4);
 
-/// How long, what, and by which chance.
+/// Duration, kinds and seed.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) length: Duration,
@@ -37,7 +38,7 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What the environment says.
+    /// Reads the environment.
     pub(crate) fn from_env() -> Self {
         let variable = |name| std::env::var(name).ok();
         let length = variable(LENGTH_ENV)
@@ -96,7 +97,8 @@ pub(crate) async fn run(dir: &Path, settings: &Settings) -> (History, Verdict, V
     (history, verdict, troubles)
 }
 
-/// A steady trickle for the users who are always there, two careful business systems, and a hasty one.
+/// A steady trickle for the users who are always there, two careful business systems, and a hasty
+/// one.
 async fn publishers_of(
     world: &World,
     rng: &mut Rng,

@@ -1,4 +1,5 @@
-//! Everything that runs: three hosts with a NATS node and a `bellhop serve` each, app servers, and their users.
+//! Everything that runs: three hosts with a NATS node and a `bellhop serve` each, app servers, and
+//! their users.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::program::{Member, bellhop, probe};
 
 /// Users who are connected all the time, enough of them for every partition to have some.
 const STEADY_USERS: usize = 32;
-/// What users are spread over.
+/// Number of partitions.
 const PARTITIONS: u16 = 8;
 /// Users who come and go, at the app servers that do, too.
 const CROWD: usize = 48;
@@ -26,11 +27,11 @@ const CROWD: usize = 48;
 const AWAY: usize = 2;
 /// App servers that come and go.
 pub(crate) const APPS: usize = 3;
-/// How long everything may take to be well again.
+/// Maximum time until everything is healthy again.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
-/// Settings of every member. A message whose acknowledgement was lost comes again after the first of them; a request that is
-/// lost while a leader is elected is sent again after the second.
+/// Settings of every member. A message whose acknowledgement was lost comes again after the first
+/// of them; a request that is lost while a leader is elected is sent again after the second.
 const SETTINGS: [(&str, &str); 3] = [
     ("dispatch.ack_wait", "10s"),
     ("nats.timeout", "2s"),
@@ -126,12 +127,12 @@ impl World {
         world
     }
 
-    /// Where everybody's logs are.
+    /// Returns the directory of all logs.
     pub(crate) fn logs(&self) -> PathBuf {
         self.dir.join("logs")
     }
 
-    /// What every member is told.
+    /// Returns the arguments of every member.
     fn arguments(&self, command: &str) -> Vec<String> {
         let partitions = PARTITIONS.to_string();
         let all = SETTINGS
@@ -176,8 +177,8 @@ impl World {
         App::spawn(&self.apps[index].name, &self.url, &self.dir)
     }
 
-    /// Waits until nothing is amiss: nodes, members and app servers say so, and every steady user has had a reminder
-    /// since.
+    /// Waits until nothing is amiss: nodes, members and app servers say so, and every steady user
+    /// has had a reminder since.
     ///
     /// # Errors
     /// What is amiss after a minute.

@@ -163,7 +163,7 @@ class World:
         self.routes = await self.js.key_value("bellhop_routes")
         await self.follow("BELLHOP_OUTCOMES", "bellhop.outcomes.>", self.on_outcomes)
         await self.follow("BELLHOP_REJECTED", "bellhop.rejected.>", self.rejected.append)
-        await self.publish("probe", {"reminders": [reminder("probe", "nobody", expires_at="2020-01-01T00:00:00Z")]})
+        await self.publish("probe", {"reminders": [reminder("probe", "stranger", expires_at="2020-01-01T00:00:00Z")]})
         await self.until(lambda: self.trail["probe", "probe"], "a first reminder gets an outcome")
 
     def ports(self):
@@ -229,7 +229,7 @@ class World:
         return task
 
     async def until(self, ready, what, within=15.0):
-        """Waits for a condition, no longer than told, and not at all for a router that died."""
+        """Waits for a condition, within a time limit, and not at all for a router that died."""
         deadline = time.monotonic() + within
         while True:
             result = ready()
@@ -318,8 +318,8 @@ class World:
             final = self.finals(key)
             expect(len(final) < 2, f"{key} has {len(final)} final outcomes: {final}")
             by = {take.app.name for take in takes[key]}
-            told = [o for o in final if o["outcome"] in ("delivered", "rerouted") and "user" in o]
-            said = {instance for o in told for instance in o.get("instances", [o.get("instance")])}
+            accepted = [o for o in final if o["outcome"] in ("delivered", "rerouted") and "user" in o]
+            said = {instance for o in accepted for instance in o.get("instances", [o.get("instance")])}
             expect(said <= by and bool(said) == bool(by), f"{key} was taken by {by or 'none'}, but became {final}")
         expect(not self.wrong, "in passing")
 
@@ -615,7 +615,7 @@ async def bad_reminders_are_rejected_alone(w):
     await w.app("app-1", "alice")
     good = [f"good-{n}" for n in range(len(BAD))]
     mixed = [one for pair in zip(map(reminder, good), bad_ones()) for one in pair]
-    ack = await w.send("billing", *mixed, 42, {"content": "for nobody"}, reminder("last"))
+    ack = await w.send("billing", *mixed, 42, {"content": "without a user"}, reminder("last"))
     await w.took(*good, "last")
     same(w.order("alice"), [*good, "last"], "the neighbours")
     nameless = [f"{ack.seq}#{len(mixed)}", f"{ack.seq}#{len(mixed) + 1}"]
@@ -699,7 +699,7 @@ async def expired(w):
     past, short, long = ({"expires_at": soon(seconds)} for seconds in (-1, 3, 99))
     await w.send("billing", reminder("past", **past), reminder("1"), reminder("short", **short), reminder("2", **long))
     await w.became("parked", "billing", "1", "short", "2")
-    (outcome,) = await w.became("expired", "billing", "short", within=60)  # and nobody returned
+    (outcome,) = await w.became("expired", "billing", "short", within=60)  # and no user returned
     expect(instant(outcome["at"]) >= instant(short["expires_at"]), f"expired before {short}: {outcome}")
     await w.app("app-1", "alice")
     await w.took("1", "2")
@@ -866,7 +866,7 @@ async def two_devices(w):
 
 
 async def associates_known(w, user):
-    """Publishes until a reminder is rerouted: a change of a bucket is told to all members, not waited for."""
+    """Publishes until a reminder is rerouted: members learn of a change of a bucket asynchronously."""
     tries = iter(range(1000))
 
     async def is_known():
@@ -933,8 +933,8 @@ async def takes_effect(w, app, published, **want):
 
 async def associates_in_order(w):
     """who may receive the user's reminders while the user is not connected, in order of preference."""
-    await put(w, "associates", "alice", {"associates": ["alice", "nobody", "bob", "carol"]})
-    await put(w, "associates", "nobody", {"associates": ["dave"]})
+    await put(w, "associates", "alice", {"associates": ["alice", "stranger", "bob", "carol"]})
+    await put(w, "associates", "stranger", {"associates": ["dave"]})
     app, other = await w.app("app-1", "bob", "carol", "dave"), await w.app("app-2")
     await associates_known(w, "alice")
     await w.send("billing", reminder("1"), reminder("hers", reroute=False))
@@ -1059,13 +1059,13 @@ async def why_and_mailbox_are_asked(w):
     why = await ask(w, "why", source="billing", id="1")
     same([step["outcome"] for step in why["trail"]], ["parked", "delivered"], "the trail")
     same(why["reminder"]["content"], w.first("1").reminder["content"], "the reminder")
-    same((await ask(w, "why", source="billing", id="3"))[0], 404, "what nobody knows")
+    same((await ask(w, "why", source="billing", id="3"))[0], 404, "an unknown reminder")
     same([(await ask(w, what))[0] for what in ("why", "mailbox", "erase")], [400] * 3, "what lacks its fields")
 
 
 async def a_user_is_erased(w):
     """`{"erased": {"history": N, "parked": N, "routes": N, "associates": N}}`"""
-    await put(w, "associates", "alice", {"associates": ["nobody"]})
+    await put(w, "associates", "alice", {"associates": ["stranger"]})
     await w.send("billing", reminder("1"), reminder("2", "bob"))
     await w.became("parked", "billing", "1", "2")
     await found(w, 1, user="alice")
@@ -1184,9 +1184,9 @@ async def latency(w):
         await w.took(f"{n}")
         waits.append((w.first(f"{n}").at - began) * 1e3)
     middle = median(waits[10:])  # without the first, for which the user is asked for
-    told = f"published to accepted: median {middle:.2f} ms (5 wanted, 25 allowed), longest {max(waits[10:]):.1f} ms"
-    expect(middle < 25, told)
-    return told
+    result = f"published to accepted: median {middle:.2f} ms (5 wanted, 25 allowed), longest {max(waits[10:]):.1f} ms"
+    expect(middle < 25, result)
+    return result
 
 
 CROWD = [f"u{n}" for n in range(50)]
@@ -1224,10 +1224,10 @@ async def interrupted(w, total, how, others=0, within=60.0):
 
 async def stopped_and_started_again(w):
     """Exit codes: 0, 1 failure, 2 usage, 78 configuration."""
-    code, seconds, told = await interrupted(w, 4000, signal.SIGTERM)
+    code, seconds, counts = await interrupted(w, 4000, signal.SIGTERM)
     same(code, 0, "the exit code")
     expect(seconds < 5, f"it took {seconds:.1f} s to stop")
-    return f"stopped in {seconds:.2f} s; {told}"
+    return f"stopped in {seconds:.2f} s; {counts}"
 
 
 async def killed_and_started_again(w):
@@ -1242,9 +1242,9 @@ async def one_of_two_is_killed(w):
 
 async def one_of_two_is_stopped(w):
     """Every reminder of every acknowledged set gets exactly one final outcome in the end, or is in a mailbox."""
-    code, seconds, told = await interrupted(w, 6000, signal.SIGTERM, others=1)
+    code, seconds, counts = await interrupted(w, 6000, signal.SIGTERM, others=1)
     same((code, w.repeats()), (0, []), "the exit code and what was delivered twice")
-    return f"stopped in {seconds:.2f} s; {told}"
+    return f"stopped in {seconds:.2f} s; {counts}"
 
 
 async def exit_codes(w):

@@ -108,7 +108,7 @@ async fn associate_on_another_member_sees_the_user() {
     let (away, there) = of_different_members(&world).await;
     let app = world.app("app-1", &[&there]).await;
     world
-        .put_associates(&away, associates(&[&away, "nobody", &there]))
+        .put_associates(&away, associates(&[&away, "stranger", &there]))
         .await;
     reroutes(&world, &away).await;
     let data = json!({ "data": {"b": 1, "a": [1, 2]}, "tags": ["t"] });

@@ -91,7 +91,8 @@ async fn publish(world: &World, from: usize, to: usize) {
     world.publish_surely("billing", reminders.collect()).await;
 }
 
-/// Everything is saved while reminders are published, parked and delivered; then it is lost, and restored.
+/// Everything is saved while reminders are published, parked and delivered; then it is lost, and
+/// restored.
 #[tokio::test]
 async fn restored_installation_has_every_reminder_of_the_backup() {
     let world = World::start(&[]).await;

@@ -87,7 +87,8 @@ async fn publish_reads_a_set_a_list_or_lines() {
     assert_eq!(world.first("1").reminder["set"], "s");
 }
 
-/// A set over the server's max_payload is refused here, with what to do about it; the server would close the connection.
+/// A set over the server's max_payload is refused here, with what to do about it; the server would
+/// close the connection.
 #[tokio::test]
 async fn publish_refuses_too_large_sets() {
     let world = World::without_members("max_payload: 512KB", &[]).await;
@@ -114,17 +115,18 @@ async fn publish_refuses_too_large_sets() {
 
     // As a list it is cut into sets that fit, in order.
     let list = json!(list).to_string();
-    let told = world
+    let output = world
         .run_with_input(
             &["publish", "-", "--source", "billing", "--json"],
             list.as_bytes(),
         )
         .await
         .succeeded();
-    let told = lines(&told);
-    assert!(told.len() > 3, "{told:?}");
+    let output = lines(&output);
+    assert!(output.len() > 3, "{output:?}");
     assert_eq!(
-        told.iter()
+        output
+            .iter()
             .map(|set| set["reminders"].as_u64().unwrap())
             .sum::<u64>(),
         200
@@ -181,10 +183,10 @@ async fn publish_sends_nothing_when_anything_is_wrong() {
     };
     let refused = publish(&[]).await;
     assert_eq!(refused.code, Some(1));
-    for told in ["line 2", "invalid_priority", "line 3", "invalid_user"] {
+    for part in ["line 2", "invalid_priority", "line 3", "invalid_user"] {
         assert!(
-            refused.stderr.contains(told),
-            "{told} is missing: {refused:?}"
+            refused.stderr.contains(part),
+            "{part} is missing: {refused:?}"
         );
     }
     assert_eq!(sets(&world).await, 0);
@@ -292,9 +294,9 @@ async fn publish_of_nothing_is_a_mistake() {
     }
 }
 
-/// Refused input is mended and published again: its reminders are no repeats.
+/// Refused input is fixed and published again; its reminders are accepted.
 #[tokio::test]
-async fn rejected_input_can_be_mended_and_requeued() {
+async fn rejected_input_can_be_fixed_and_requeued() {
     let world = World::start(&[("mailbox.limit", "1")]).await;
     world
         .publish("billing", [reminder("1", "alice"), reminder("2", "alice")])
@@ -327,9 +329,9 @@ async fn rejected_input_can_be_mended_and_requeued() {
     world.run(&["rejected", "requeue", "1"]).await.succeeded();
     world.taken(&["2"]).await;
     assert_eq!(world.order("alice"), ["1", "2"]);
-    let mended = world.dir().join("mended.json");
+    let fixed = world.dir().join("fixed.json");
     std::fs::write(
-        &mended,
+        &fixed,
         json!({ "reminders": [reminder("3", "alice")] }).to_string(),
     )
     .unwrap();
@@ -339,7 +341,7 @@ async fn rejected_input_can_be_mended_and_requeued() {
             "requeue",
             "2",
             "--body",
-            mended.to_str().unwrap(),
+            fixed.to_str().unwrap(),
         ])
         .await
         .succeeded();
@@ -348,7 +350,7 @@ async fn rejected_input_can_be_mended_and_requeued() {
     assert_eq!(left.trim(), "[]");
 }
 
-/// What an operator looks at: who serves, who is connected where, who answers, whose mailbox has what.
+/// An operator looks at members, connected users, app servers, and mailboxes.
 #[tokio::test]
 async fn existing_objects_can_be_listed() {
     let world = World::start(&[]).await;
@@ -358,11 +360,11 @@ async fn existing_objects_can_be_listed() {
         .await;
     world.all_became("billing", &["1", "2"], "parked").await;
     let list = async |arguments: &[&str]| -> Value {
-        let told = world
+        let output = world
             .run(&[arguments, &["--json"]].concat())
             .await
             .succeeded();
-        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error} in {told}"))
+        serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error} in {output}"))
     };
     let members = list(&["members", "ls"]).await;
     assert_eq!(
@@ -403,7 +405,7 @@ async fn associates_can_be_listed_put_and_removed() {
     let world = World::start(&[]).await;
     world.app("app-1", &["bob"]).await;
     world
-        .run(&["associates", "put", "张三", "nobody", "bob"])
+        .run(&["associates", "put", "张三", "stranger", "bob"])
         .await
         .succeeded();
     world.publish("billing", [reminder("1", "张三")]).await;
@@ -426,13 +428,13 @@ async fn associates_can_be_listed_put_and_removed() {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(
         (&listed[0]["user"], &listed[0]["associates"]),
-        (&json!("张三"), &json!(["nobody", "bob"]))
+        (&json!("张三"), &json!(["stranger", "bob"]))
     );
     world.put_associates("alice", "none").await;
-    let told = world.run(&["associates", "ls"]).await.succeeded();
+    let output = world.run(&["associates", "ls"]).await.succeeded();
     assert!(
-        told.contains("nobody, bob") && told.contains("1 key that Bellhop ignores"),
-        "{told}"
+        output.contains("stranger, bob") && output.contains("1 key that Bellhop ignores"),
+        "{output}"
     );
     for wrong in [
         &["associates", "put", "bob", "bob"][..],
@@ -452,14 +454,14 @@ async fn associates_can_be_listed_put_and_removed() {
 }
 
 #[tokio::test]
-async fn why_shows_steps_and_places() {
+async fn bellhop_why_shows_steps_and_places() {
     let world = World::start(&[("mailbox.limit", "2")]).await;
     let why = async |id: &str| -> Value {
-        let told = world
+        let output = world
             .run(&["why", "bil.ling", id, "--json"])
             .await
             .succeeded();
-        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error} in {told}"))
+        serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error} in {output}"))
     };
     let steps = |answer: &Value| -> Vec<String> {
         answer["trail"]
@@ -504,10 +506,10 @@ async fn why_shows_steps_and_places() {
         (steps(&delivered), &delivered["places"]),
         (vec!["parked".into(), "delivered".into()], &json!([]))
     );
-    let told = world.run(&["why", "bil.ling", "1"]).await.succeeded();
+    let output = world.run(&["why", "bil.ling", "1"]).await.succeeded();
     assert!(
-        told.contains("parked") && told.contains("instance app-1"),
-        "{told}"
+        output.contains("parked") && output.contains("instance app-1"),
+        "{output}"
     );
     assert_eq!(world.run(&["why", "bil.ling", "4"]).await.code, Some(1));
     assert_eq!(
@@ -517,7 +519,8 @@ async fn why_shows_steps_and_places() {
     );
 }
 
-/// Names and texts may have direction marks, and texts control characters: a terminal shows them and does not obey.
+/// Names and texts may have direction marks, and texts control characters: a terminal shows them
+/// and does not obey.
 #[tokio::test]
 async fn tables_escape_control_characters() {
     let world = World::start(&[]).await;
@@ -554,11 +557,11 @@ async fn tables_escape_control_characters() {
         .await
         .succeeded();
     let recorded = async || {
-        let told = world.run(&["history"]).await.succeeded();
-        if told.contains("parked") {
+        let output = world.run(&["history"]).await.succeeded();
+        if output.contains("parked") {
             Ok(())
         } else {
-            Err(told)
+            Err(output)
         }
     };
     world.eventually("the history has it", recorded).await;
@@ -578,15 +581,15 @@ async fn tables_escape_control_characters() {
         &["mailbox", "info", "no\u{202e}ne"],
     ] {
         let ended = world.run(command).await;
-        let told = ended.stdout + &ended.stderr;
+        let output = ended.stdout + &ended.stderr;
         let is_obeyed = |c: char| {
             (c.is_control() && c != '\n')
                 || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         };
-        assert!(!told.contains(is_obeyed), "{command:?}: {told:?}");
+        assert!(!output.contains(is_obeyed), "{command:?}: {output:?}");
         assert!(
-            told.contains(r"\u{") || command == ["doctor"],
-            "{command:?}: {told:?}"
+            output.contains(r"\u{") || command == ["doctor"],
+            "{command:?}: {output:?}"
         );
     }
 }

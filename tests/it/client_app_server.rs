@@ -51,7 +51,7 @@ async fn accept(deliveries: &mut Deliveries, count: usize) -> Vec<String> {
     ids
 }
 
-/// Whether the stream has nothing at this moment.
+/// Returns true if the stream is empty at this moment.
 async fn is_empty(deliveries: &mut Deliveries) -> bool {
     tokio::time::timeout(Duration::from_millis(20), deliveries.next())
         .await
@@ -79,7 +79,7 @@ fn delivery(reminders: &[(&str, &str)]) -> Value {
     json!({ "reminders": reminders.iter().map(reminder).collect::<Vec<_>>() })
 }
 
-/// What an answer refuses, by id.
+/// Returns the refused ids of an answer, with their reasons.
 fn refused(answer: &Value) -> BTreeMap<&str, &str> {
     let refused = answer["refused"].as_array().map_or(&[][..], Vec::as_slice);
     refused
@@ -250,7 +250,8 @@ async fn slow_application_gets_everything_in_order() {
     while taken.len() < 60 {
         let delivery = next(&mut deliveries).await;
         if taken.len() % 20 == 7 {
-            // Longer than the request waits: it comes again, but not to the application, which has it.
+            // Longer than the request waits: it comes again, but not to the application, which has
+            // it.
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
         taken.push(delivery.accept().id);
@@ -437,7 +438,8 @@ async fn custom_subject_receives_reminders() {
     }
 }
 
-/// A member and the nats-server are killed with deliveries under way: what was answered in vain comes again.
+/// A member and the nats-server are killed with deliveries under way: what was answered in vain
+/// comes again.
 #[tokio::test]
 async fn kills_keep_delivery_complete_and_ordered() {
     let world = World::start(&[]).await;
@@ -532,7 +534,8 @@ async fn an_abandoned_instance_leaves_its_routes() {
     );
 }
 
-/// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a business system may publish.
+/// By `nats-config/accounts.conf`, an app server may write its own routes and read none, and a
+/// business system may publish.
 #[tokio::test]
 async fn clients_work_with_minimal_permissions() {
     let realm = Realm::start().await;
@@ -541,7 +544,10 @@ async fn clients_work_with_minimal_permissions() {
         .await
         .succeeded();
     let _member = realm.serve("member-1", &["partitions=1"]).await;
-    let (desk, billing) = (realm.someone("app-1").await, realm.someone("billing").await);
+    let (desk, billing) = (
+        realm.nats_user("app-1").await,
+        realm.nats_user("billing").await,
+    );
     let (app, mut deliveries) =
         AppServer::start(desk.client, "app-1".parse().unwrap(), Options::default())
             .await

@@ -43,8 +43,8 @@ async fn queued_reminders_form_the_next_set() {
     publisher.flush().await.unwrap();
     let mut sets = BTreeSet::new();
     for (publishing, id) in publishing.into_iter().zip(numbers(0..2_000)) {
-        let Receipt { id: told, set } = receipt(publishing).await;
-        assert_eq!(told, id);
+        let Receipt { id: stored_id, set } = receipt(publishing).await;
+        assert_eq!(stored_id, id);
         sets.insert(set);
     }
     assert!(sets.len() < 200, "{} sets", sets.len());
@@ -59,7 +59,7 @@ async fn queued_reminders_form_the_next_set() {
 
 /// A subscriber sees the sets on their way. There is no stream yet, so nothing acknowledges them.
 #[tokio::test]
-async fn sets_of_several_users_are_under_way_at_once() {
+async fn sets_of_several_users_are_in_flight() {
     let world = World::without_members("", &[]).await;
     let client = async_nats::connect(&world.url).await.unwrap();
     let mut sets = client.subscribe("bellhop.sets.billing").await.unwrap();
@@ -138,7 +138,7 @@ async fn sets_are_no_larger_than_they_may_be() {
     }
 }
 
-/// The server is killed with sets under way: nobody knows which of them it has stored.
+/// The server is killed with sets in flight: it is unknown which of them it has stored.
 #[tokio::test]
 async fn killed_server_costs_only_time() {
     let world = World::start(&[]).await;
@@ -313,7 +313,8 @@ async fn an_unvalidated_reminder_is_rejected_alone() {
     world.became("billing", "2", "parked").await;
 }
 
-/// A publication, a cancellation and another publication go out in this order, whichever sets they are in.
+/// A publication, a cancellation and another publication go out in this order, whichever sets they
+/// are in.
 #[tokio::test]
 async fn scheduled_reminders_are_cancelled_in_order() {
     let world = World::start(&[]).await;

@@ -207,7 +207,7 @@ async fn refused_event_returns_when_fixed() {
             && header(0, "Nats-Msg-Id").is_none_or(|id| id != "once")
     );
 
-    // As they are, all three would be refused again, and are so if somebody insists.
+    // As they are, all three would be refused again, and are so if an operator insists.
     for sequence in ["1", "2", "3"] {
         assert_eq!(
             world.run(&["rejected", "requeue", sequence]).await.code,
@@ -226,20 +226,21 @@ async fn refused_event_returns_when_fixed() {
         again[3].headers
     );
 
-    let mended = world.dir().join("mended.json");
-    let path = mended.to_str().unwrap();
+    let fixed = world.dir().join("fixed.json");
+    let path = fixed.to_str().unwrap();
     for (sequence, body) in [
-        ("4", json!({ "reminders": [unnamed("mended")] }).to_string()),
+        ("4", json!({ "reminders": [unnamed("fixed")] }).to_string()),
         ("2", reminder("older", "alice").to_string()),
         ("3", event("3", unnamed("structured"))),
     ] {
-        std::fs::write(&mended, body).unwrap();
+        std::fs::write(&fixed, body).unwrap();
         world
             .run(&["rejected", "requeue", sequence, "--body", path])
             .await
             .succeeded();
     }
-    // The data was wrong and is an event's still; the attributes were, and their set has no name; and a whole event.
+    // The data was wrong and is an event's still; the attributes were, and their set has no name;
+    // and a whole event.
     world
         .taken(&["/billing 1#0", "older", "/billing 3#0"])
         .await;

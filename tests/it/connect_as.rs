@@ -41,7 +41,8 @@ fn events(member: &Member) -> Vec<Value> {
         .collect()
 }
 
-/// Its `reminder` events, each as its id, whether it is marked as a redelivery, and why it was refused.
+/// Its `reminder` events, each as its id, whether it is marked as a redelivery, and why it was
+/// refused.
 fn arrived(member: &Member) -> Vec<(String, bool, Option<String>)> {
     let of_reminders = events(member)
         .into_iter()

@@ -70,7 +70,8 @@ impl Operator {
     }
 }
 
-/// The claims of an account that may have so much of JetStream: -1 for no limit. The system account must have none.
+/// The claims of an account that may have so much of JetStream: -1 for no limit. The system account
+/// must have none.
 fn account_claims(jetstream: i64) -> Value {
     let limits = json!({
         "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
@@ -156,7 +157,7 @@ async fn renewed_jwt_lets_a_member_in_again() {
         "{doctor:?}"
     );
     let log = member.log();
-    for expected in ["ends soon", "have expired", "does not let this client in"] {
+    for expected in ["expires soon", "have expired", "rejects this client"] {
         assert!(log.contains(expected), "{expected}: {log}");
     }
     let metrics = member.probe("GET", "/metrics").await.unwrap().body;
@@ -178,8 +179,8 @@ fn letting_in(user: &str) -> String {
     )
 }
 
-/// Starts a member with these settings, replaces its secret here and at the server, and waits for a reminder that it
-/// takes in.
+/// Starts a member with these settings, replaces its secret here and at the server, and waits for a
+/// reminder that it takes in.
 async fn rotates(settings: &[(&str, &str)], users: [&str; 2], replace: impl FnOnce()) {
     let world = World::without_members(&letting_in(users[0]), settings).await;
     let member = world.serve().await;

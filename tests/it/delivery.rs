@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{App, Asked, Reply, World, numbers, reminder, with};
 
-/// What failures cost, in tests that have some.
+/// Short timeouts, for tests with failures.
 const QUICK: [(&str, &str); 6] = [
     ("delivery.timeout", "500ms"),
     ("heartbeat.timeout", "500ms"),
@@ -31,7 +31,8 @@ async fn attempted(world: &World, app: &App, id: &str, times: usize) {
         .await;
 }
 
-/// "One request carries up to 256 KiB; one user's reminders are in order within it and across requests."
+/// "One request carries up to 256 KiB; one user's reminders are in order within it and across
+/// requests."
 #[tokio::test]
 async fn large_reminders_share_requests_in_order() {
     let world = World::start(&[]).await;
@@ -62,7 +63,8 @@ async fn large_reminders_share_requests_in_order() {
 async fn the_largest_reminder_there_can_be_is_delivered() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
-    // What is delivered has more fields than what was published; find the most `data` that is taken.
+    // What is delivered has more fields than what was published; find the most `data` that is
+    // taken.
     let with_data =
         |id: &str, bytes: usize| with(reminder(id, "alice"), json!({ "data": "d".repeat(bytes) }));
     let most = 256 * 1024;
@@ -91,7 +93,8 @@ async fn the_largest_reminder_there_can_be_is_delivered() {
     assert_eq!(app.attempts(&sizes[delivered - 1].to_string()), 1);
 }
 
-/// "`not_connected` (the route is dropped, the reminder goes on to its next choice)": without another route, the mailbox.
+/// "`not_connected` (the route is dropped, the reminder goes on to its next choice)": without
+/// another route, the mailbox.
 #[tokio::test]
 async fn not_connected_drops_the_route_and_parks() {
     let world = World::start(&[]).await;
@@ -184,7 +187,7 @@ async fn refusal_affects_only_the_named_reminder() {
     app.on_delivery(move |batch| match batch.len() {
         5 if calls.fetch_add(1, Ordering::Relaxed) == 0 => {
             let stranger =
-                json!({ "id": "1", "source": "nobody", "user": "alice", "reason": "busy" });
+                json!({ "id": "1", "source": "unknown", "user": "alice", "reason": "busy" });
             let twos = json!({ "id": "2", "source": "hr", "user": "alice", "reason": "busy" });
             let body = json!({ "refused": [stranger, twos] }).to_string();
             let is_hrs_two = |one: &Value| one["id"] == "2" && one["source"] == "hr";
@@ -213,7 +216,8 @@ async fn refusal_affects_only_the_named_reminder() {
     );
 }
 
-/// "No subscriber, no answer in time, or an answer that is not this: nothing in the request counts as delivered."
+/// "No subscriber, no answer in time, or an answer that is not this: nothing in the request counts
+/// as delivered."
 #[tokio::test]
 async fn invalid_answer_counts_as_none() {
     let world = World::start(&QUICK).await;
@@ -395,7 +399,8 @@ async fn missing_subscriber_loses_nothing() {
     assert_eq!(world.repeats(), []);
 }
 
-/// A hung instance and a good one in one partition: requests of a minute, and nobody at the good one notices.
+/// A hung instance and a good one in one partition: requests of a minute, and no user at the good
+/// one notices.
 #[tokio::test]
 async fn a_hung_instance_delays_only_its_own_users() {
     let minute = [
@@ -446,7 +451,8 @@ async fn a_hung_instance_delays_only_its_own_users() {
     );
 }
 
-/// "The instance is in the key, so a late delete from one instance can never remove the user's newer route at another"
+/// "The instance is in the key, so a late delete from one instance can never remove the user's
+/// newer route at another"
 #[tokio::test]
 async fn late_delete_keeps_a_newer_route() {
     let world = World::start(&[]).await;
@@ -519,7 +525,8 @@ async fn silent_instance_of_two_is_skipped() {
     assert!(world.takes().iter().all(|take| take.app == "app-1"));
 }
 
-/// A route deleted while a delivery is under way: the answer still counts, and nothing else goes there.
+/// A route deleted while a delivery is under way: the answer still counts, and nothing else goes
+/// there.
 #[tokio::test]
 async fn route_deleted_in_flight_ends_with_the_answer() {
     let world = World::start(&[]).await;
@@ -566,13 +573,14 @@ async fn route_put_in_flight_survives_old_refusal() {
     });
     world.publish("billing", [reminder("1", "alice")]).await;
     attempted(&world, &app, "1", 1).await;
-    app.put_route("alice").await; // The terminal is back before its absence is told.
+    app.put_route("alice").await; // The user is back before the absence is noticed.
     world.taken(&["1"]).await;
     world.settle().await;
     assert!(world.has_route("alice", "app-1").await);
 }
 
-/// Value `{"subject": "bellhop.app.<instance>", "since": "..."}` "(an empty value means just that default subject)"
+/// Value `{"subject": "bellhop.app.<instance>", "since": "..."}` "(an empty value means just that
+/// default subject)"
 #[tokio::test]
 async fn instances_may_have_any_name_and_subject() {
     let world = World::start(&[]).await;
@@ -608,7 +616,7 @@ async fn a_route_may_move_to_another_subject() {
     assert_eq!((old.attempts("1"), old.attempts("2")), (1, 0));
 }
 
-/// Whatever else is in the bucket is no route, does no harm, and is never sent to.
+/// Whatever else is in the bucket is not a route, does no harm, and is never sent to.
 #[tokio::test]
 async fn invalid_routes_are_ignored() {
     let world = World::start(&[]).await;
@@ -691,7 +699,8 @@ async fn invalid_routes_are_ignored() {
     assert!(strays.is_empty(), "{strays:?}");
 }
 
-/// A business system needs no header and no acknowledgement to be served: core NATS publishes reach the stream, too.
+/// A business system needs no header and no acknowledgement to be served: core NATS publishes reach
+/// the stream, too.
 #[tokio::test]
 async fn a_plain_publish_is_served_like_any_other() {
     let world = World::start(&[]).await;

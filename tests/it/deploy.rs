@@ -1,5 +1,5 @@
-//! What `deploy/` hands to other programs: systemd finds its unit in order and well fenced in, members tell it when they are
-//! ready, and every setting that is named there exists.
+//! The files of `deploy/`: systemd finds its unit in order and well confined, members notify it
+//! when they are ready, and every named setting exists.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::harness::{Member, SOON, World, bellhop};
 
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
-/// What the unit may be exposed at most, in tenths, by systemd's own measure: 100 is everything, and below 20 it says OK.
+/// Maximum exposure of the unit, in tenths, by systemd's own measure: 100 is everything, and below
+/// 20 it says OK.
 const MOST_EXPOSED: &str = "15";
 
 /// Runs `systemd-analyze`.
@@ -64,7 +65,8 @@ fn systemd_verifies_the_unit_and_its_hardening() {
     }
 }
 
-/// `systemctl restart` waits for the first word, and so does whoever restarts members one after the other.
+/// `systemctl restart` waits for the first word, and so does an operator who restarts members one
+/// after the other.
 #[tokio::test]
 async fn systemd_is_notified_of_start_and_stop() {
     let world = World::without_members("", &[]).await;
@@ -73,7 +75,7 @@ async fn systemd_is_notified_of_start_and_stop() {
     socket.set_read_timeout(Some(SOON)).unwrap();
     let word = || {
         let mut word = [0; 64];
-        let length = socket.recv(&mut word).expect("systemd is told in time");
+        let length = socket.recv(&mut word).expect("systemd is notified in time");
         String::from_utf8_lossy(&word[..length]).trim().to_owned()
     };
     let behind = [
@@ -81,7 +83,7 @@ async fn systemd_is_notified_of_start_and_stop() {
         format!("NOTIFY_SOCKET={}", path.display()),
     ];
     let arguments = ["serve", "--nats", &world.url, "--http", "127.0.0.1:0"].map(ToOwned::to_owned);
-    let member = Member::spawn("told", &behind, &arguments, world.dir());
+    let member = Member::spawn("notifying", &behind, &arguments, world.dir());
     assert_eq!(word(), "READY=1");
     assert_eq!(member.is_ready().await, Ok(()));
     member.signal("TERM");
@@ -90,7 +92,7 @@ async fn systemd_is_notified_of_start_and_stop() {
     socket
         .set_read_timeout(Some(Duration::from_millis(1)))
         .unwrap();
-    assert!(socket.recv(&mut [0; 64]).is_err(), "each is told once");
+    assert!(socket.recv(&mut [0; 64]).is_err(), "each is notified once");
 }
 
 /// Every file below this one.
@@ -129,7 +131,8 @@ async fn settings_named_in_deploy_exist() {
         variables.len() > 4 && configurations > 0,
         "{variables:?}, {configurations} files"
     );
-    // Whatever they say: a name that is no setting is warned of, and a value that is none is refused.
+    // Whatever they say: a name that is not a setting is warned of, and a value that is none is
+    // refused.
     for variable in variables {
         let ended = bellhop(&["check"], &[(&variable, "")], b"").await;
         assert!(

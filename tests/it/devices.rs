@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::{Reply, World, numbers, reminder};
 
-/// What an app server took, in order.
+/// Returns the ids that an app server accepted, in order.
 fn taken_by(world: &World, app: &str) -> Vec<String> {
     world
         .takes()
@@ -86,7 +86,7 @@ async fn later_device_gets_new_reminders() {
     world.app("app-2", &["alice"]).await;
     let mut number = 1;
     world
-        .within(Duration::from_secs(10), "both are told", async || {
+        .within(Duration::from_secs(10), "both get it", async || {
             number += 1;
             let id = number.to_string();
             world.publish("billing", [reminder(&id, "alice")]).await;

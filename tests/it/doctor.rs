@@ -1,4 +1,5 @@
-//! `bellhop doctor`: a healthy installation is called healthy; a fault put into a real server is named, with its fix.
+//! `bellhop doctor`: a healthy installation is called healthy; a fault put into a real server is
+//! named, with its fix.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,35 +11,35 @@ use serde_json::{Value, json};
 
 use crate::harness::{Ended, LATER, World, bellhop, reminder};
 
-/// What the doctor said, as programs read it.
+/// The doctor's output for programs.
 struct Diagnosis {
     code: Option<i32>,
-    told: Value,
+    report: Value,
 }
 
 impl Diagnosis {
     fn of(ended: Ended) -> Self {
-        let told = serde_json::from_str(&ended.stdout)
+        let report = serde_json::from_str(&ended.stdout)
             .unwrap_or_else(|error| panic!("{error} in {ended:?}"));
         Self {
             code: ended.code,
-            told,
+            report,
         }
     }
 
     fn status(&self) -> &str {
-        self.told["status"].as_str().unwrap()
+        self.report["status"].as_str().unwrap()
     }
 
     /// The findings of one check, each as its status and all that it says.
     fn of_check(&self, check: &str) -> Vec<(&str, String)> {
-        let checks = self.told["checks"]
+        let checks = self.report["checks"]
             .as_array()
             .unwrap()
             .iter()
-            .filter(|told| told["check"] == check);
+            .filter(|finding| finding["check"] == check);
         checks
-            .map(|told| (told["status"].as_str().unwrap(), told.to_string()))
+            .map(|finding| (finding["status"].as_str().unwrap(), finding.to_string()))
             .collect()
     }
 
@@ -56,7 +57,7 @@ impl Diagnosis {
         );
     }
 
-    /// What each check found worst.
+    /// Returns the worst status of each check.
     fn worst(&self) -> BTreeMap<&str, &str> {
         let rank = |status: &str| {
             ["ok", "unknown", "warning", "critical"]
@@ -64,10 +65,10 @@ impl Diagnosis {
                 .position(|known| *known == status)
         };
         let mut worst: BTreeMap<&str, &str> = BTreeMap::new();
-        for told in self.told["checks"].as_array().unwrap() {
+        for finding in self.report["checks"].as_array().unwrap() {
             let (check, status) = (
-                told["check"].as_str().unwrap(),
-                told["status"].as_str().unwrap(),
+                finding["check"].as_str().unwrap(),
+                finding["status"].as_str().unwrap(),
             );
             let known = worst.entry(check).or_insert(status);
             if rank(status) > rank(known) {
@@ -122,7 +123,7 @@ async fn healthy(world: &World) {
         if diagnosis.worst() == HEALTHY.into() {
             Ok(())
         } else {
-            Err(format!("{:#}", diagnosis.told))
+            Err(format!("{:#}", diagnosis.report))
         }
     };
     world.within(LATER, "the doctor is content", look).await;
@@ -139,9 +140,9 @@ async fn healthy_installation_is_ok_in_every_format() {
     world.settle().await;
     let before = world.jetstream.query_account().await.unwrap();
     let diagnosis = doctor(&world, &[]).await;
-    assert_eq!(diagnosis.worst(), HEALTHY.into(), "{:#}", diagnosis.told);
+    assert_eq!(diagnosis.worst(), HEALTHY.into(), "{:#}", diagnosis.report);
     assert_eq!((diagnosis.code, diagnosis.status()), (Some(0), "ok"));
-    let figures = diagnosis.told["figures"].as_object().unwrap();
+    let figures = diagnosis.report["figures"].as_object().unwrap();
     let names: Vec<_> = figures.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -357,9 +358,9 @@ async fn server_without_jetstream_is_reported() {
         assert!(std::time::Instant::now() < deadline, "no server at {url}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let told =
+    let report =
         Diagnosis::of(bellhop(&["doctor", "--format", "json", "--nats", &url], &[], b"").await);
-    told.says("jetstream", "critical", &["enable JetStream"]);
+    report.says("jetstream", "critical", &["enable JetStream"]);
     server.kill().await.unwrap();
 }
 
@@ -482,7 +483,7 @@ async fn old_sets_without_a_member_are_reported() {
     }
 }
 
-/// Work that a client has fetched and does not acknowledge, and a consumer that somebody paused.
+/// Work that a client has fetched and does not acknowledge, and a consumer that an operator paused.
 #[tokio::test]
 async fn stuck_consumers_are_reported() {
     let world = set_up("", &[]).await;
@@ -770,7 +771,7 @@ async fn the_system_account_sees_how_servers_write() {
     diagnosis.says("sync", "ok", &["before it acknowledges"]);
 }
 
-/// What the doctor looks at itself.
+/// The doctor's own connections.
 const LOOKING: [&str; 5] = [
     "$SYS.REQ.USER.INFO",
     "$JS.API.INFO",
@@ -790,7 +791,7 @@ fn restricted(publish: &[String], subscribe: &[String]) -> String {
 #[tokio::test]
 async fn missing_permissions_are_reported_and_suffice() {
     let mut publish = LOOKING.map(ToOwned::to_owned).to_vec();
-    publish.push("bellhop.seen.*".to_owned()); // Who may not do even this is somebody else's user.
+    publish.push("bellhop.seen.*".to_owned()); // A user without this permission is not one of these.
     let mut subscribe = vec!["_INBOX.>".to_owned()];
     let world =
         World::without_members(&restricted(&publish, &subscribe), &[("nats.timeout", "1s")]).await;
@@ -810,13 +811,13 @@ async fn missing_permissions_are_reported_and_suffice() {
         "critical",
         &["may not subscribe", "bellhop.api.*"],
     );
-    for told in diagnosis.told["checks"]
+    for finding in diagnosis.report["checks"]
         .as_array()
         .unwrap()
         .iter()
-        .filter(|told| told["check"] == "permissions")
+        .filter(|finding| finding["check"] == "permissions")
     {
-        let fix = told["fix"].as_str().unwrap();
+        let fix = finding["fix"].as_str().unwrap();
         let subjects: Vec<String> = serde_json::from_str(&fix[fix.find('[').unwrap()..]).unwrap();
         if fix.contains("publish: [") {
             &mut publish
@@ -906,7 +907,7 @@ async fn missing_and_lagging_copies_are_reported() {
         assert!(
             std::time::Instant::now() < until,
             "{:#}",
-            examine("streams.replicas=3").await.told
+            examine("streams.replicas=3").await.report
         );
     }
     let diagnosis = examine("streams.replicas=1").await;
@@ -938,7 +939,7 @@ async fn missing_and_lagging_copies_are_reported() {
         {
             break;
         }
-        assert!(std::time::Instant::now() < until, "{:#}", diagnosis.told);
+        assert!(std::time::Instant::now() < until, "{:#}", diagnosis.report);
     }
 }
 

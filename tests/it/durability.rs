@@ -1,5 +1,6 @@
-//! What JetStream acknowledged is there after its server was killed, whatever it was doing. A kill is no loss of power:
-//! what the operating system holds stays, so this cannot show that `sync_interval: always` flushes.
+//! Sets that JetStream acknowledged survive a kill of its server at any moment. A kill is not a
+//! loss of power: what the operating system holds stays, so this cannot show that `sync_interval:
+//! always` flushes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -13,10 +14,11 @@ const DURABLE_CONF: &str = include_str!("../../nats-config/durable.conf");
 /// Each publishes one set after the other.
 const PUBLISHERS: usize = 4;
 const KILLS: usize = 4;
-/// How many sets are acknowledged from one kill to the next: up to so many, by chance.
+/// Maximum number of sets, by chance, that are acknowledged from one kill to the next.
 const BETWEEN: usize = 200;
 
-/// Publishes until it is told to stop. Answers what was acknowledged: its sequence, and what was published.
+/// Publishes until it is stopped. Returns what was acknowledged: its sequence, and what was
+/// published.
 async fn publish(
     jetstream: Context,
     publisher: usize,

@@ -1,11 +1,11 @@
-//! A stream without room. JetStream's refusal says that nothing was stored: what cannot be parked waits, everybody else goes on, and
-//! what waits is parked when there is room.
+//! A stream without room. JetStream's refusal says that nothing was stored: what cannot be parked
+//! waits, everybody else goes on, and what waits is parked when there is room.
 
 use std::time::Duration;
 
 use crate::harness::{LATER, Reply, World, numbers, reminder};
 
-/// How long a connected user may wait for a reminder while the mailboxes are full.
+/// Maximum time for which a connected user waits for a reminder while the mailboxes are full.
 const MEANWHILE: Duration = Duration::from_secs(2);
 
 /// Bytes that the mailboxes may take: some forty reminders.
@@ -18,7 +18,8 @@ async fn limit_mailboxes(world: &World, bytes: i64) {
     world.jetstream.update_stream(config).await.unwrap();
 }
 
-/// Publishes reminders one by one for somebody who is away, until the mailboxes have no room, and some more.
+/// Publishes reminders one by one for a user who is away, until the mailboxes have no room, and
+/// some more.
 async fn fill_mailboxes(world: &World, user: &str, ids: &[String]) {
     for id in ids {
         world.publish("billing", [reminder(id, user)]).await;

@@ -1,4 +1,5 @@
-//! Heartbeats: when they are asked for, what their answers mean, and how long a confirmed connection counts as held.
+//! Heartbeats: when they are asked for, what their answers mean, and how long a confirmed
+//! connection counts as held.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ async fn asked(world: &World, app: &App, user: &str, times: usize) {
         .await;
 }
 
-/// "A connection that was confirmed (by a heartbeat or an accepted delivery) counts as held for the lease"
+/// "A connection that was confirmed (by a heartbeat or an accepted delivery) counts as held for the
+/// lease"
 #[tokio::test]
 async fn lease_saves_heartbeats() {
     let world = World::start(&[]).await;
@@ -101,7 +103,7 @@ async fn mailbox_is_delivered_without_lease() {
     assert_eq!(unasked, 0, "{verbs:?}");
 }
 
-/// The lease begins anew with every accepted delivery, and ends.
+/// Every accepted delivery renews the lease; otherwise it ends.
 #[tokio::test]
 async fn the_lease_runs_from_the_last_confirmation() {
     let lease = Duration::from_millis(700);
@@ -173,11 +175,12 @@ async fn heartbeat_holds_a_thousand_users() {
     assert_eq!(
         sizes.iter().sum::<usize>(),
         2_500,
-        "nobody is asked about twice: {sizes:?}"
+        "no user is asked about twice: {sizes:?}"
     );
 }
 
-/// "A user named in the answer is connected there and now; one left out is not, and its route is dropped."
+/// "A user named in the answer is connected there and now; one left out is not, and its route is
+/// dropped."
 #[tokio::test]
 async fn unconfirmed_user_loses_the_route() {
     let world = World::start(&[]).await;
@@ -251,8 +254,8 @@ async fn silent_instance_is_retried_with_growing_pauses() {
     asked(&world, &app, "alice", 6).await;
     assert!(world.has_route("alice", "app-1").await);
     let times: Vec<_> = app.requests().iter().map(|request| request.at).collect();
-    // Time-outs of 100 ms and pauses of 100, 200, 400, 400, 400 ms make 2 s; without growth it is 1 s. A request may arrive
-    // late on a busy machine, so only the whole is measured.
+    // Time-outs of 100 ms and pauses of 100, 200, 400, 400, 400 ms make 2 s; without growth it is 1
+    // s. A request may arrive late on a busy machine, so only the whole is measured.
     let in_all = (times[5] - times[0]).as_millis();
     assert!(in_all >= 1_700, "six heartbeats within {in_all} ms");
     app.recover();
@@ -311,7 +314,7 @@ async fn invalid_heartbeat_answer_counts_as_none() {
                 .await
         );
     }
-    assert_eq!(world.takes().len(), 0, "nobody was confirmed");
+    assert_eq!(world.takes().len(), 0, "no user was confirmed");
     apps.iter().for_each(|app| app.recover());
     world.taken(&ids).await;
     world.settle().await;

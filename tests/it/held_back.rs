@@ -32,8 +32,8 @@ fn other(number: usize) -> String {
     format!("other-{number}")
 }
 
-/// Publishes a reminder every 20 ms for so long, to one of the others after the other, and returns how long each took, in
-/// ascending order. `first` numbers them.
+/// Publishes a reminder every 20 ms for so long, to one of the others after the other, and returns
+/// how long each took, in ascending order. `first` numbers them.
 async fn trickle(world: &World, first: usize, lasts: Duration) -> Vec<Duration> {
     let (until, mut published) = (Instant::now() + lasts, Vec::new());
     while Instant::now() < until {
@@ -80,7 +80,7 @@ async fn an_unreadable_reminder_holds_up_its_user_alone() {
         "{figures:?}"
     );
 
-    let told = async || {
+    let is_named = async || {
         let log = world.member().log();
         let line = log
             .lines()
@@ -88,7 +88,7 @@ async fn an_unreadable_reminder_holds_up_its_user_alone() {
         line.map(str::to_owned)
             .ok_or_else(|| "the log does not name it".to_owned())
     };
-    world.within(LATER, "the log names it", told).await;
+    world.within(LATER, "the log names it", is_named).await;
     let doctor = async || {
         let said = world.run(&["doctor"]).await.stdout;
         if said.contains("bellhop mailbox rm alice billing bad -f") {
@@ -131,13 +131,13 @@ async fn one_of_many_in_a_mailbox_is_found() {
     world.all_became("billing", &numbers(0..40), "parked").await;
     app_that_cannot_read(&world, &["23"], &["alice", "bob"]).await;
     world.taken_within(LATER, &numbers(0..23)).await;
-    let told = async || match world.member().log().contains("id=\"23\"")
+    let is_named = async || match world.member().log().contains("id=\"23\"")
         || world.member().log().contains("id=23")
     {
         true => Ok(()),
         false => Err("not yet".to_owned()),
     };
-    world.within(LATER, "the log names it", told).await;
+    world.within(LATER, "the log names it", is_named).await;
     world.publish("billing", [reminder("40", "bob")]).await;
     world.taken(&["40"]).await;
     world

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{LATER, Reply, World, from_now, instant, numbers, reminder, with};
 
-/// What the service answers, or its code and what it says is wrong.
+/// The service's answer, or its code and the error.
 type Answer = Result<Value, (u16, String)>;
 
 impl World {
@@ -43,7 +43,7 @@ impl World {
     }
 
     /// Asks until the answer is as it should be.
-    async fn told<T>(
+    async fn eventually_answers<T>(
         &self,
         question: &str,
         body: Value,
@@ -69,7 +69,7 @@ impl World {
         let list = |answer: &Value| {
             Some(answer["reminders"].as_array()?.clone()).filter(|list| list.len() == count)
         };
-        self.told("history", query, list).await
+        self.eventually_answers("history", query, list).await
     }
 }
 
@@ -185,7 +185,7 @@ async fn fates_can_be_asked_for(world: World) {
     world.app("app-2", &["bob"]).await;
     let query = json!({ "source": "billing", "id": "parked" });
     let why = world
-        .told("why", query, |why| {
+        .eventually_answers("why", query, |why| {
             (steps(why).len() == 2).then(|| why.clone())
         })
         .await;
@@ -203,7 +203,7 @@ async fn fates_can_be_asked_for(world: World) {
     // By whatever is known of it.
     for (query, expected) in [
         (json!({ "user": "bob" }), vec!["parked"]),
-        (json!({ "source": "nobody" }), vec![]),
+        (json!({ "source": "unknown" }), vec![]),
         (json!({ "id": "full" }), vec!["full"]),
         (json!({ "tag": "费用" }), vec!["full"]),
         (json!({ "outcome": "merged" }), vec!["other twin"]),
@@ -310,7 +310,7 @@ async fn large_answer_is_split_by_cursor() {
         world.publish("billing", [large(n)]).await;
     }
     world
-        .told("history", json!({ "id": "large-39" }), |answer| {
+        .eventually_answers("history", json!({ "id": "large-39" }), |answer| {
             answer["reminders"].as_array()?.first().cloned()
         })
         .await;
@@ -431,7 +431,7 @@ async fn queries_without_history_say_so() {
         .unwrap();
     assert!(
         !String::from_utf8_lossy(&outcomes.payload).contains("content"),
-        "nobody would read it"
+        "no member would read it"
     );
 }
 
@@ -608,8 +608,8 @@ impl World {
         }
     }
 
-    /// Kills the writer at random points while reminders are delivered, parked, and delivered when their users are back;
-    /// in the end the database must have exactly what the stream has.
+    /// Kills the writer at random points while reminders are delivered, parked, and delivered when
+    /// their users are back; in the end the database must have exactly what the stream has.
     async fn the_writer_is_killed(&self, times: usize) {
         self.app("app-1", &["alice", "bob"]).await;
         let mut count = 0;
@@ -773,10 +773,10 @@ async fn another_member_takes_the_history_over() {
             .into_iter()
             .find(|(name, card)| card["history"] == true && name != gone);
         held.map(|(name, _)| name)
-            .ok_or_else(|| "nobody".to_owned())
+            .ok_or_else(|| "no member".to_owned())
     };
     let first = world
-        .eventually("somebody has the history", async || holder_but("").await)
+        .eventually("some member has the history", async || holder_but("").await)
         .await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.found(json!({ "user": "alice" }), 1).await;
@@ -831,7 +831,7 @@ async fn commands_show_follow_and_erase_history() {
     );
     assert!(
         world
-            .run(&["history", "--user", "nobody"])
+            .run(&["history", "--user", "stranger"])
             .await
             .succeeded()
             .contains("no such reminder")
@@ -852,7 +852,7 @@ async fn commands_show_follow_and_erase_history() {
     ]
     .map(ToOwned::to_owned);
     let following = world.launch_with("following", &arguments);
-    let has_told = async |what: &str| {
+    let has_printed = async |what: &str| {
         if following.log().contains(what) {
             Ok(())
         } else {
@@ -860,20 +860,20 @@ async fn commands_show_follow_and_erase_history() {
         }
     };
     world
-        .eventually("what is known is told", async || {
-            has_told(r#""id":"2""#).await
+        .eventually("known reminders are shown", async || {
+            has_printed(r#""id":"2""#).await
         })
         .await;
     world.publish("billing", [reminder("3", "carol")]).await;
     world
-        .eventually("what is new is told", async || {
-            has_told(r#""id":"3""#).await
+        .eventually("new reminders are shown", async || {
+            has_printed(r#""id":"3""#).await
         })
         .await;
     world.app("app-2", &["carol"]).await;
     world
-        .eventually("what becomes of it is told", async || {
-            has_told(r#""instance":"app-2""#).await
+        .eventually("outcomes are shown", async || {
+            has_printed(r#""instance":"app-2""#).await
         })
         .await;
     assert!(!following.log().contains(r#""id":"1""#), "the filter holds");
@@ -929,12 +929,12 @@ async fn no_copy_is_kept_for_an_erased_user() {
     let id = loop {
         let id = ids.next().expect("the associate is asked at last");
         world.publish("billing", [reminder(&id, "alice")]).await;
-        let is_told = async || {
+        let is_notified = async || {
             let is_parked = !world.trail("billing", &id).await.is_empty();
             if is_parked { Ok(()) } else { is_asked(&id) }
         };
         world
-            .eventually("it is on its way, or parked", is_told)
+            .eventually("it is on its way, or parked", is_notified)
             .await;
         if is_asked(&id).is_ok() {
             break id;
@@ -1020,7 +1020,7 @@ async fn restarted_service_is_listed_once() {
     outcomes.delete_consumer("history").await.unwrap();
     let member = world.member();
     world
-        .within(LATER, "the writer begins anew a few times", async || {
+        .within(LATER, "the writer restarts a few times", async || {
             let times = member.log().matches("role=history").count();
             if times >= 3 {
                 Ok(())
@@ -1045,19 +1045,19 @@ async fn restarted_service_is_listed_once() {
     assert!(seen <= 1, "{seen} services");
 }
 
-/// Who may ask may not do more than that: an answer without a body, put there, would remove every mailbox.
+/// Without a check, an answer without a body could remove every mailbox.
 #[tokio::test]
 async fn an_answer_is_no_order_to_jetstream() {
     let world = World::start(&[]).await;
     world.publish("billing", [reminder("1", "alice")]).await;
     world.became("billing", "1", "parked").await;
     let wrong = "{";
-    let told = world
+    let answer_seen = world
         .client
         .request("bellhop.api.why", wrong.into())
         .await
         .unwrap();
-    assert!(told.payload.is_empty(), "a refusal is headers alone");
+    assert!(answer_seen.payload.is_empty(), "a refusal is headers alone");
     for order in [
         "$JS.API.STREAM.PURGE.BELLHOP_PARKED",
         "bellhop.sets.billing",
@@ -1068,14 +1068,14 @@ async fn an_answer_is_no_order_to_jetstream() {
             .await
             .unwrap();
         let member = world.member();
-        let is_told = async || {
+        let is_notified = async || {
             if member.log().contains(order) {
                 Ok(())
             } else {
                 Err("it is not".to_owned())
             }
         };
-        world.eventually("the asker is told of", is_told).await;
+        world.eventually("the asker is notified", is_notified).await;
     }
     assert_eq!(
         world
@@ -1105,7 +1105,7 @@ async fn former_history_writer_reports_no_lag() {
                 .and_then(|said| is_behind(&said).then_some(()).ok_or(said))
         })
         .await;
-    // Whoever comes takes some roles; after a few, this one.
+    // A new member takes some roles; after a few, this one.
     while world.cards().await[first.name()]["history"] == true {
         let next = world.serve().await;
         world
@@ -1162,7 +1162,7 @@ async fn hanging_database_is_reported_and_stopping_works() {
 
 /// One announcement goes to many users under one id: each user's is a reminder of its own.
 #[tokio::test]
-async fn why_answers_for_each_user_of_an_id() {
+async fn bellhop_why_answers_for_each_user() {
     for history in [&[][..], &[("history.url", "none")]] {
         let world = World::start(history).await;
         world.app("app-1", &["alice"]).await;

@@ -1,4 +1,5 @@
-//! `/livez`, `/readyz` (`?verbose`), `/healthz` (alias of readyz), `/metrics`, `/version`. GET and HEAD only.
+//! `/livez`, `/readyz` (`?verbose`), `/healthz` (alias of readyz), `/metrics`, `/version`. GET and
+//! HEAD only.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -159,7 +160,8 @@ async fn unfinished_heads_end_in_time() {
     );
 }
 
-/// A page of a stranger's site can have its own name lead to this machine, and would then read the answer.
+/// A page of a stranger's site can have its own name lead to this machine, and would then read the
+/// answer.
 #[tokio::test]
 async fn foreign_names_get_no_figures_on_loopback() {
     let world = World::start(&[]).await;

@@ -1,4 +1,5 @@
-//! Publishing reminder sets: what arrives of them, what is refused and how, and that a repeat is no second reminder.
+//! Publishing reminder sets: what arrives of them, what is refused and how, and that a repeat is no
+//! second reminder.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,8 @@ fn message_id(id: &str) -> HeaderMap {
     headers
 }
 
-/// "Unknown fields from outside are ignored and, in a reminder, carried through untouched inside `data` only."
+/// "Unknown fields from outside are ignored and, in a reminder, carried through untouched inside
+/// `data` only."
 #[tokio::test]
 async fn every_field_arrives_and_data_to_the_letter() {
     let world = World::start(&[]).await;
@@ -59,7 +61,8 @@ async fn every_field_arrives_and_data_to_the_letter() {
     assert!(body.contains(&format!(r#""data":{data}"#)), "{body}");
 }
 
-/// "`id` (set) … default: `<stream sequence>`", "`id` … default `<set id>#<index>`", "`priority` … `normal` (default)"
+/// "`id` (set) … default: `<stream sequence>`", "`id` … default `<set id>#<index>`", "`priority` …
+/// `normal` (default)"
 #[tokio::test]
 async fn omitted_fields_have_defaults() {
     let world = World::start(&[]).await;
@@ -95,7 +98,7 @@ async fn omitted_fields_have_defaults() {
     assert_eq!(
         got,
         with(reminder("named", "alice"), plain),
-        "nothing that nobody asked for"
+        "nothing unexpected"
     );
     assert_eq!(world.first("7 é#0").reminder["set"], "7 é");
     let outcome = world.became("billing", "7 é#0", "delivered").await;
@@ -151,9 +154,9 @@ async fn every_priority_arrives() {
     }
 }
 
-/// "A set that is not valid as a whole (not JSON, over a limit, no reminders) goes, byte for byte, to stream
-/// `BELLHOP_REJECTED` (subject `bellhop.rejected.<source>`) with headers `Bellhop-Error` (a stable code) and
-/// `Bellhop-Error-Detail`."
+/// "A set that is not valid as a whole (not JSON, over a limit, no reminders) goes, byte for byte,
+/// to stream `BELLHOP_REJECTED` (subject `bellhop.rejected.<source>`) with headers `Bellhop-Error`
+/// (a stable code) and `Bellhop-Error-Detail`."
 #[tokio::test]
 async fn invalid_set_is_rejected_byte_for_byte() {
     let world = World::start(&[]).await;
@@ -229,7 +232,8 @@ async fn invalid_set_is_rejected_byte_for_byte() {
     );
 }
 
-/// "One bad reminder in a good set is rejected alone, in the same way; its neighbours go on." Outcome `rejected`.
+/// "One bad reminder in a good set is rejected alone, in the same way; its neighbours go on."
+/// Outcome `rejected`.
 #[tokio::test]
 async fn a_bad_reminder_is_rejected_alone() {
     let world = World::start(&[]).await;
@@ -323,7 +327,7 @@ async fn unreadable_reminder_is_named_by_place() {
     let world = World::start(&[]).await;
     let bad = [
         json!(42),
-        json!({ "content": "for nobody" }),
+        json!({ "content": "without a user" }),
         with(reminder("", "alice"), json!({})),
     ];
     let set = json!({ "id": "s", "reminders": bad });
@@ -616,7 +620,8 @@ async fn the_window_outlasts_a_restart() {
     }
 }
 
-/// JetStream forgets the message ids of sets that are worked off when it restarts. Bellhop remembers their reminders.
+/// JetStream forgets the message ids of sets that are worked off when it restarts. Bellhop
+/// remembers their reminders.
 #[tokio::test]
 async fn the_window_outlasts_a_restart_of_nats() {
     let world = World::start(&[]).await;
@@ -831,7 +836,8 @@ async fn late_reminder_expires_at_once() {
     );
 }
 
-/// "Every reminder of every acknowledged set gets exactly one final outcome in the end, or is in a mailbox."
+/// "Every reminder of every acknowledged set gets exactly one final outcome in the end, or is in a
+/// mailbox."
 #[tokio::test]
 async fn every_reminder_is_settled_or_parked() {
     let world = World::start(&[]).await;
@@ -874,7 +880,8 @@ async fn every_reminder_is_settled_or_parked() {
     assert_eq!(outcomes.len(), 120);
 }
 
-/// A set over the server's `max_payload` never becomes a message; what the server lets through is taken.
+/// A set over the server's `max_payload` never becomes a message; what the server lets through is
+/// taken.
 #[tokio::test]
 async fn largest_possible_set_is_accepted() {
     let world = World::without_members("max_payload: 8MB", &[]).await;
@@ -892,7 +899,7 @@ async fn largest_possible_set_is_accepted() {
     world.settle().await;
 }
 
-/// Who publishes what one after the other, as several systems of one business do, wants it to arrive so.
+/// Systems of one business may depend on the order in which they publish.
 #[tokio::test]
 async fn sources_keep_their_order() {
     let world = World::start(&[]).await;
@@ -910,7 +917,7 @@ async fn sources_keep_their_order() {
     assert_eq!(world.order("alice"), ids);
 }
 
-/// What JetStream acknowledged under one source is no repeat of what another source published.
+/// The same message id of another source does not hide a set.
 #[tokio::test]
 async fn message_ids_count_within_a_source() {
     let world = World::start(&[]).await;
@@ -1015,11 +1022,11 @@ async fn a_restart_takes_no_free_id_for_taken() {
     world
         .publish_bytes(
             "billing",
-            br#"{"reminders":[{"id":"mended","user":""}]}"#,
+            br#"{"reminders":[{"id":"fixed","user":""}]}"#,
             HeaderMap::new(),
         )
         .await;
-    world.became("billing", "mended", "rejected").await;
+    world.became("billing", "fixed", "rejected").await;
     world.publish("billing", [reminder("weekly", "bob")]).await;
     world.became("billing", "weekly", "parked").await;
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
@@ -1031,11 +1038,11 @@ async fn a_restart_takes_no_free_id_for_taken() {
     world
         .publish(
             "billing",
-            [reminder("mended", "alice"), reminder("weekly", "bob")],
+            [reminder("fixed", "alice"), reminder("weekly", "bob")],
         )
         .await;
     world.serve_as(member.name()).await;
-    world.taken(&["mended"]).await;
+    world.taken(&["fixed"]).await;
     world
         .eventually("the new one is delivered, too", async || {
             let times = world

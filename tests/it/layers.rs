@@ -1,6 +1,7 @@
-//! The order of the crates is the compiler's to keep. Their sources are read here, as text, for what it cannot see: that the
-//! crates which decide do no I/O and read no clock, that settings exist which the crates name in their texts, and that the
-//! program's modules import downwards only.
+//! The order of the crates is the compiler's to keep. Their sources are read here, as text, for
+//! what it cannot see: that the crates which decide do no I/O and read no clock, that settings
+//! exist which the crates name in their texts, and that the program's modules import downwards
+//! only.
 
 use std::collections::BTreeSet;
 use std::fs;

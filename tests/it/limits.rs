@@ -46,7 +46,7 @@ async fn setup_foresees_the_accounts_limits() {
 }
 
 #[tokio::test]
-async fn every_stream_has_a_limit_where_the_account_wants_one() {
+async fn required_limits_are_set_on_every_stream() {
     let limits = "max_file: 8GB, max_bytes_required: true";
     let world = World::without_members(&account(limits), &[]).await;
     world.serve().await;

@@ -1,4 +1,4 @@
-//! What `bellhop serve` tells its operator on stderr.
+//! The log of `bellhop serve` on stderr.
 
 use serde_json::Value;
 
@@ -44,7 +44,8 @@ async fn redirected_log_has_no_colour() {
     assert!(world.member().log().contains("serving"));
 }
 
-/// A text of a stranger's: it forges lines, moves the cursor, turns the direction of writing, and is long.
+/// A text of a stranger's: it forges lines, moves the cursor, turns the direction of writing, and
+/// is long.
 fn hostile() -> String {
     let forged = "\n2026-11-30T08:00:00Z ERROR bellhop: forged\r\n\u{1b}[2J\u{202e}\u{2066}\u{200f}\u{61c}\u{2028}\u{85}";
     format!("hostile{forged}{}", "x".repeat(100_000))

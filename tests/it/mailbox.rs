@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::harness::{LATER, Reply, World, from_now, instant, numbers, reminder, with};
 
-/// "one user's reminders are in order within it and across requests", "`parked_at` when it waited in a mailbox"
+/// "one user's reminders are in order within it and across requests", "`parked_at` when it waited
+/// in a mailbox"
 #[tokio::test]
 async fn mailbox_is_delivered_in_order_before_new_reminders() {
     let world = World::start(&[("mailbox.page_messages", "50")]).await;
@@ -39,7 +40,8 @@ async fn mailbox_is_delivered_in_order_before_new_reminders() {
                     .unwrap_or_else(|| panic!("no {field} in {got}")),
             )
         };
-        // Both are JetStream's own times, the one of the set and the other of the message in the mailbox.
+        // Both are JetStream's own times, the one of the set and the other of the message in the
+        // mailbox.
         assert!(time("parked_at") >= time("published_at"), "{got}");
     }
     assert_eq!(
@@ -94,7 +96,8 @@ async fn parked_is_no_end() {
     assert_eq!(world.trail("billing", "1").await, ["parked", "delivered"]);
 }
 
-/// At `mailbox.limit` the newest is refused: outcome `rejected`, error `mailbox_full`, and it lies in BELLHOP_REJECTED.
+/// At `mailbox.limit` the newest is refused: outcome `rejected`, error `mailbox_full`, and it lies
+/// in BELLHOP_REJECTED.
 #[tokio::test]
 async fn a_full_mailbox_refuses_the_newest() {
     let world = World::start(&[("mailbox.limit", "5")]).await;
@@ -183,7 +186,7 @@ async fn no_source_fills_a_mailbox_for_the_others() {
     assert_eq!(world.order("zoe"), all);
 }
 
-/// What was erased, or purged by hand, makes room at once.
+/// Erased reminders, and those purged by hand, make room at once.
 #[tokio::test]
 async fn a_mailbox_that_was_emptied_takes_new_reminders() {
     let world = World::start(&[("mailbox.limit", "5")]).await;
@@ -243,7 +246,8 @@ async fn full_mailbox_survives_restart() {
     world.settle().await;
 }
 
-/// "`expires_at` … never delivered after this", and its end is told although nobody returned.
+/// "`expires_at` … never delivered after this", and its outcome is recorded although no user
+/// returned.
 #[tokio::test]
 async fn reminder_expired_during_absence_is_not_delivered() {
     let world = World::start(&[("mailbox.expiry_interval", "100ms")]).await;
@@ -346,9 +350,10 @@ async fn reminder_expired_at_silent_instance_is_not_delivered() {
     assert!(app.attempts("short") > 0, "it was tried before {deadline}");
 }
 
-/// A user who moves from one instance to another while the mailbox is delivered: nothing is lost, and the order stays.
+/// A user who moves from one instance to another while the mailbox is delivered: nothing is lost,
+/// and the order stays.
 #[tokio::test]
-async fn a_user_may_move_while_the_mailbox_is_delivered() {
+async fn user_moves_during_mailbox_delivery() {
     let world = World::start(&[]).await;
     let ids = numbers(0..1_500);
     for ids in ids.chunks(500) {
@@ -392,7 +397,7 @@ async fn a_user_may_move_while_the_mailbox_is_delivered() {
 
 /// Away again in the middle: the rest waits on, in order, behind nothing and before everything new.
 #[tokio::test]
-async fn a_user_may_leave_while_the_mailbox_is_delivered() {
+async fn user_leaves_during_mailbox_delivery() {
     let world = World::start(&[("mailbox.page_messages", "20")]).await;
     let (early, late) = (numbers(0..200), numbers(200..220));
     world
@@ -421,7 +426,7 @@ async fn a_user_may_leave_while_the_mailbox_is_delivered() {
     assert_eq!(world.repeats(), []);
 }
 
-/// What waits is JetStream's: a killed and restarted server has it.
+/// Parked reminders are in JetStream: a killed and restarted server has them.
 #[tokio::test]
 async fn mailboxes_outlive_bellhop_and_nats() {
     let world = World::start(&[]).await;
@@ -474,7 +479,8 @@ async fn many_users_return_at_once() {
     assert_eq!(world.repeats(), []);
 }
 
-/// A message in a mailbox that Bellhop did not write is set aside, and what lies around it is delivered.
+/// A message in a mailbox that Bellhop did not write is set aside, and what lies around it is
+/// delivered.
 #[tokio::test]
 async fn corrupt_message_in_mailbox_is_set_aside() {
     let world = World::start(&[]).await;
@@ -542,7 +548,8 @@ async fn corrupt_message_in_mailbox_is_set_aside() {
     assert_eq!(world.order("alice"), ["1", "2", "3"]);
 }
 
-/// A message that is gone before Bellhop removes it: that is as good, and nothing is tried for ever.
+/// A message that is gone before Bellhop removes it: that is as good, and nothing is tried for
+/// ever.
 #[tokio::test]
 async fn externally_removed_message_is_gone() {
     let world = World::start(&[]).await;
@@ -584,7 +591,7 @@ async fn externally_removed_message_is_gone() {
     );
 }
 
-/// Corrupt messages, found by a new owner, and under a subject that is nobody's.
+/// Corrupt messages, found by a new owner, and under a subject without a user.
 #[tokio::test]
 async fn corrupt_mailbox_does_not_stop_takeover() {
     let world = World::start(&[("partitions", "1")]).await;

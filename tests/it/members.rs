@@ -1,5 +1,5 @@
-//! Several `bellhop serve` share the work: fairly, without repeats when one comes or goes in order, without loss when
-//! one dies or stands still.
+//! Several `bellhop serve` share the work: fairly, without repeats when one comes or goes in order,
+//! without loss when one dies or stands still.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,8 @@ fn held(card: &Value) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Waits until these members hold everything, and nothing twice. Answers how many partitions each has.
+/// Waits until these members hold everything, and nothing twice. Answers how many partitions each
+/// has.
 async fn shared(world: &World, names: &[&str], partitions: u64) -> Vec<usize> {
     world
         .within(LATER, &format!("{names:?} share everything"), async || {
@@ -95,7 +96,8 @@ async fn the_default_partitions_are_shared_fairly() {
     );
 }
 
-/// A member that joins and one that leaves in order: no reminder twice, none out of order, and exit code 0.
+/// A member that joins and one that leaves in order: no reminder twice, none out of order, and exit
+/// code 0.
 #[tokio::test]
 async fn joining_and_stopping_repeat_nothing() {
     const TOTAL: usize = 6_000;
@@ -137,7 +139,8 @@ async fn a_rolling_restart_repeats_nothing() {
     assert_eq!(world.repeats(), []);
 }
 
-/// One of two is killed: with the default settings the other has everything within 10 s, and nothing is lost.
+/// One of two is killed: with the default settings the other has everything within 10 s, and
+/// nothing is lost.
 #[tokio::test]
 async fn a_killed_member_is_replaced_within_ten_seconds() {
     const TOTAL: usize = 2_000;
@@ -161,8 +164,8 @@ async fn a_killed_member_is_replaced_within_ten_seconds() {
     world.complete(TOTAL).await;
 }
 
-/// A member that stands still for longer than its ttl, and then goes on as if nothing had happened: what it held is the
-/// other's by then, so it must drop it, and share anew.
+/// A member that stands still for longer than its ttl, and then goes on as if nothing had happened:
+/// what it held is the other's by then, so it must drop it, and share again.
 #[tokio::test]
 async fn paused_member_stops_working() {
     const TOTAL: usize = 3_000;
@@ -193,7 +196,7 @@ async fn paused_member_stops_working() {
         .await;
 }
 
-/// Its peers' silence was its own: that it heard nobody for so long does not make them dead.
+/// It could not hear its peers for so long; they are not dead.
 #[tokio::test]
 async fn paused_member_takes_nothing_over() {
     let world = World::start(&SHORT).await;
@@ -236,7 +239,8 @@ async fn paused_member_takes_nothing_over() {
     }
 }
 
-/// The same with mailboxes: nothing may be appended by the one that stood still, and nothing be lost.
+/// The same with mailboxes: nothing may be appended by the one that stood still, and nothing be
+/// lost.
 #[tokio::test]
 async fn paused_member_does_not_append_to_mailboxes() {
     const TOTAL: usize = 2_000;
@@ -268,7 +272,8 @@ async fn paused_member_does_not_append_to_mailboxes() {
     assert_eq!(world.repeats(), []);
 }
 
-/// A member that returns under its old name, as a replaced pod does, takes its own earlier words for nobody's.
+/// A member that returns under its old name, as a replaced pod does, ignores its own earlier
+/// records.
 #[tokio::test]
 async fn a_killed_member_returns_under_its_name() {
     let world = World::start(&SHORT).await;
@@ -287,7 +292,7 @@ async fn a_killed_member_returns_under_its_name() {
     assert_eq!(shared(&world, &["member-1"], 7).await, [7]);
 }
 
-/// A bucket entry that is no member's word disturbs nobody.
+/// A bucket entry that is not a member's record has no effect.
 #[tokio::test]
 async fn invalid_member_entry_is_ignored() {
     let world = World::start(&SEVEN).await;
@@ -336,7 +341,7 @@ async fn with_second_restricted() -> (World, Arc<Member>) {
     (world, second)
 }
 
-/// Whoever joins and cannot hear the others must not take that for their silence.
+/// A joining member that cannot hear the others must not consider them dead.
 #[tokio::test]
 async fn isolated_member_does_not_act_alone() {
     let (world, deaf) = with_second_restricted().await;
@@ -377,7 +382,8 @@ async fn isolated_member_does_not_act_alone() {
     assert_eq!(shares, [3, 4]);
 }
 
-/// A watch can fall silent without an end: its consumer was on a node that is gone. The others are not dead for that.
+/// A watch can fall silent without an end: its consumer was on a node that is gone. The others are
+/// not dead for that.
 #[tokio::test]
 async fn member_with_silent_watch_takes_nothing() {
     let world = World::start(&SHORT).await;
@@ -416,7 +422,7 @@ async fn member_with_silent_watch_takes_nothing() {
     shared(&world, &["member-1", "member-2"], 7).await;
 }
 
-/// What a partition needs to know is asked for again, also when nothing else happens.
+/// The partition asks again for its missing state, even if nothing else happens.
 #[tokio::test]
 async fn takeover_resumes_when_a_bucket_is_readable() {
     let (world, second) = with_second_restricted().await;

@@ -1,4 +1,4 @@
-//! Merging beyond the set: what was told stands for what says the same later.
+//! Merging beyond the set: later duplicates are merged into accepted reminders.
 
 use serde_json::{Value, json};
 

@@ -135,7 +135,7 @@ async fn sets_and_outcomes_are_counted() {
 }
 
 #[tokio::test]
-async fn how_requests_and_queries_end_is_counted() {
+async fn results_of_requests_and_queries_are_counted() {
     let world = World::start(&[("heartbeat.timeout", "200ms")]).await;
     let app = world.app("app-1", &[]).await;
     app.on_heartbeat(|_| Reply::silence());

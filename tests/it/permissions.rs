@@ -1,4 +1,5 @@
-//! Who may do what by `nats-config/accounts.conf`: what somebody needs works, and everything else is refused.
+//! Permissions of `nats-config/accounts.conf`: necessary ones are granted, and everything else is
+//! refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -10,11 +11,13 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::{Value, json};
 
 use crate::harness::bellhop;
-use crate::secured::{Realm, Secrets, Someone, USERS, Verdict, eventually, nats_config};
+use crate::secured::{NatsUser, Realm, Secrets, USERS, Verdict, eventually, nats_config};
 
-/// What can be asked, and who may: everybody else is refused. What takes something away comes last.
+/// The requests, and the users who may send them: all others are refused. What takes something away
+/// comes last.
 const ASKED: [(&str, &[&str]); 63] = [
-    // Published sets: each source is its own. Bellhop publishes what was scheduled, which nobody else may schedule.
+    // Published sets: each source is its own. Bellhop publishes scheduled reminders, which
+    // no other user may schedule.
     ("bellhop.sets.billing", &["bellhop", "billing", "operator"]),
     ("bellhop.sets.claims", &["bellhop", "claims", "operator"]),
     ("bellhop.sets.hr", &["bellhop", "operator"]),
@@ -40,7 +43,7 @@ const ASKED: [(&str, &[&str]); 63] = [
     ("bellhop.outcomes.claims", &["bellhop"]),
     ("bellhop.rejected.billing", &["bellhop"]),
     ("bellhop.seen.0", &["bellhop"]),
-    // Whoever listens in an account of its own can speak to itself there.
+    // A user who listens in an account of its own can publish to itself there.
     ("bellhop.app.app-1.deliver", &["bellhop", "app-1"]),
     ("bellhop.app.app-2.deliver", &["bellhop", "app-2"]),
     (
@@ -97,7 +100,7 @@ const ASKED: [(&str, &[&str]); 63] = [
         &[],
     ),
     ("$SYS.REQ.SERVER.PING", &[]),
-    // Reading what was said to somebody.
+    // Reading messages to others.
     (
         "$JS.API.STREAM.MSG.GET.BELLHOP_PARKED",
         &["bellhop", "operator"],
@@ -156,8 +159,8 @@ const ASKED: [(&str, &[&str]); 63] = [
     ("$JS.API.STREAM.DELETE.BELLHOP_SEEN", &["operator"]),
 ];
 
-/// Where somebody may listen, what is asked by whom meanwhile, and who hears it. In accounts of their own people may
-/// listen anywhere, and hear what they say themselves.
+/// The subjects on which a user may listen, a message and its sender, and the users who receive it.
+/// In accounts of their own people may listen anywhere, and hear what they say themselves.
 const HEARD: [(&str, &str, &str, &[&str]); 19] = [
     (">", "bellhop", "bellhop.app.app-1.heartbeat", &["app-1"]),
     (
@@ -245,7 +248,7 @@ const HEARD: [(&str, &str, &str, &[&str]); 19] = [
     ),
 ];
 
-/// What each of them must at least be refused.
+/// Minimum number of refusals for each of them.
 const LEAST_REFUSALS: usize = 20;
 
 #[tokio::test]
@@ -255,7 +258,7 @@ async fn each_user_has_exactly_its_permissions() {
     let _member = realm.serve("member-1", &["partitions=4"]).await;
     let mut people = Vec::new();
     for user in USERS {
-        people.push(realm.someone(user).await);
+        people.push(realm.nats_user(user).await);
     }
     let _apps = [answering(&people[5]).await, answering(&people[6]).await];
     let mut refusals = BTreeMap::new();
@@ -270,7 +273,7 @@ async fn each_user_has_exactly_its_permissions() {
         }
     }
     for (subject, who) in ASKED {
-        let may = |one: &&Someone| who.contains(&one.name.as_str());
+        let may = |one: &&NatsUser| who.contains(&one.name.as_str());
         for one in people.iter().filter(|one| !may(one)) {
             let verdict = one.ask(subject, body(subject)).await;
             assert!(
@@ -295,7 +298,8 @@ async fn each_user_has_exactly_its_permissions() {
     );
 }
 
-/// What strangers are permitted to publish, and what of the installation's is their own to change by it.
+/// The subjects on which foreign users may publish, and the parts of the installation that they may
+/// change by that.
 const PERMITTED: [(&str, &[&str], &[&str]); 4] = [
     (
         "monitoring",
@@ -390,7 +394,7 @@ const WISHES: [&[(&str, &str)]; 21] = [
     &[("Nats-Required-Api-Level", "99")],
 ];
 
-/// What JetStream does for whoever asks, where the account permits it.
+/// JetStream's API, for every user of the account with the permission.
 const ORDERS: [&str; 8] = [
     "STREAM.PURGE",
     "STREAM.DELETE",
@@ -402,7 +406,8 @@ const ORDERS: [&str; 8] = [
     "CONSUMER.CREATE",
 ];
 
-/// A permitted message can still ask for more: by its headers, and by where it wants its answer to go.
+/// A permitted message can still ask for more: by its headers, and by where it wants its answer to
+/// go.
 #[tokio::test]
 async fn a_permitted_message_changes_nothing_of_others() {
     let realm = Realm::start().await;
@@ -410,10 +415,10 @@ async fn a_permitted_message_changes_nothing_of_others() {
     let settings = ["partitions=1", "members.interval=60s", "members.ttl=200s"];
     set_up(&realm, &settings).await;
     let _member = realm.serve("member-1", &settings).await;
-    let operator = realm.someone("operator").await;
+    let operator = realm.nats_user("operator").await;
     let owned = something_of_everybodys(&realm, &operator).await;
     for (name, subjects, own) in PERMITTED {
-        let actor = realm.someone(name).await;
+        let actor = realm.nats_user(name).await;
         let before = stored(&operator, own).await;
         assert!(
             owned
@@ -471,14 +476,14 @@ async fn a_permitted_message_changes_nothing_of_others() {
 }
 
 /// Has something in every stream and bucket that others could change. Returns where.
-async fn something_of_everybodys<'a>(realm: &Realm, operator: &Someone) -> [&'a str; 8] {
+async fn something_of_everybodys<'a>(realm: &Realm, operator: &NatsUser) -> [&'a str; 8] {
     let operate = async |arguments: &[&str], input: &str| {
         realm.run("operator", arguments, input).await.succeeded()
     };
     operate(&["rules", "put", "billing", "-"], r#"{"rules":[]}"#).await;
     operate(&["associates", "put", "zoe", "alice"], "").await;
-    let claims = realm.someone("claims").await;
-    let app = realm.someone("app-2").await;
+    let claims = realm.nats_user("claims").await;
+    let app = realm.nats_user("app-2").await;
     let later = r#"{"reminders":[{"id":"later","user":"zoe","content":"x","deliver_at":"2040-01-01T00:00:00Z"}]}"#;
     for (one, subject, body) in [
         (
@@ -511,7 +516,7 @@ async fn something_of_everybodys<'a>(realm: &Realm, operator: &Someone) -> [&'a 
 }
 
 /// Waits until what was published is taken in, and what became of it is stored.
-async fn settled(operator: &Someone) {
+async fn settled(operator: &NatsUser) {
     eventually("all sets are done with", async || {
         let stored = stored(operator, &[]).await;
         let waits = |key: &&String| key.starts_with("bellhop.sets.");
@@ -523,9 +528,10 @@ async fn settled(operator: &Someone) {
     .await;
 }
 
-/// What the installation has: each subject's number of messages and the last one's sequence, and each stream's
-/// configuration and consumers. What lies at the subjects that are somebody's `own` is left out.
-async fn stored(operator: &Someone, own: &[&str]) -> BTreeMap<String, String> {
+/// Returns the installation's content: each subject's number of messages and the last one's
+/// sequence, and each stream's configuration and consumers. What lies at the subjects that are
+/// a user's `own` is left out.
+async fn stored(operator: &NatsUser, own: &[&str]) -> BTreeMap<String, String> {
     let ask = async |api: String, body: Value| {
         let verdict = operator
             .ask(&format!("$JS.API.{api}"), &body.to_string())
@@ -584,7 +590,7 @@ async fn stored(operator: &Someone, own: &[&str]) -> BTreeMap<String, String> {
 /// A pull that waits for nothing.
 const PULL: &str = r#"{"batch":1,"no_wait":true}"#;
 
-/// What is asked where; mostly the subject says all.
+/// Returns the body of a request; mostly the subject is enough.
 fn body(subject: &str) -> &'static str {
     if subject.contains("MSG.NEXT") {
         PULL
@@ -593,9 +599,9 @@ fn body(subject: &str) -> &'static str {
     }
 }
 
-/// Who of them hears what is asked.
+/// Returns the users who receive a message.
 async fn who_hears<'a>(
-    people: &'a [Someone],
+    people: &'a [NatsUser],
     pattern: &str,
     asker: &str,
     subject: &str,
@@ -617,7 +623,7 @@ async fn who_hears<'a>(
     );
     let mut heard = Vec::new();
     for (one, mut listener) in listening {
-        // Whoever heard it, heard it before the server sees to this.
+        // A user who received it did so before the server handles this.
         one.round_trip().await;
         let is_it = |message: &Message| {
             pattern.starts_with("_INBOX") || message.subject.as_str() == subject
@@ -645,14 +651,15 @@ fn next(listener: &mut Subscriber) -> Option<Message> {
     listener.next().now_or_never().flatten()
 }
 
-/// JetStream's word that it has no message is an empty one, and goes wherever the asker says. So does any other answer.
+/// JetStream's word that it has no message is an empty one, and goes wherever the asker says. So
+/// does any other answer.
 #[tokio::test]
 async fn an_answer_is_no_order() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
     let (bellhop, billing) = (
-        realm.someone("bellhop").await,
-        realm.someone("billing").await,
+        realm.nats_user("bellhop").await,
+        realm.nats_user("billing").await,
     );
     assert!(matches!(
         bellhop.ask("bellhop.parked.0.alice", "").await,
@@ -682,8 +689,8 @@ async fn an_answer_is_no_order() {
     }
     bellhop.round_trip().await;
     assert_eq!(parked(&bellhop).await, 1);
-    // Whoever may pull in Bellhop's own account can do what strangers must not.
-    let operator = realm.someone("operator").await;
+    // A user who may pull in Bellhop's own account can do what strangers must not.
+    let operator = realm.nats_user("operator").await;
     let pull = "$JS.API.CONSUMER.MSG.NEXT.BELLHOP_OUTCOMES.outcomes-billing";
     operator
         .client
@@ -699,26 +706,27 @@ async fn an_answer_is_no_order() {
     .await;
 }
 
-/// How many messages the stream of mailboxes has.
-async fn parked(asker: &Someone) -> u64 {
+/// Returns the number of messages in the stream of mailboxes.
+async fn parked(asker: &NatsUser) -> u64 {
     let verdict = asker.ask("$JS.API.STREAM.INFO.BELLHOP_PARKED", "").await;
-    let Verdict::Answered(told) = verdict else {
+    let Verdict::Answered(output) = verdict else {
         panic!("{verdict:?}")
     };
-    let told: Value = serde_json::from_slice(&told.payload).unwrap();
-    told["state"]["messages"]
+    let output: Value = serde_json::from_slice(&output.payload).unwrap();
+    output["state"]["messages"]
         .as_u64()
-        .unwrap_or_else(|| panic!("{told}"))
+        .unwrap_or_else(|| panic!("{output}"))
 }
 
-/// A business system reads what became of its reminders when it likes, and in order; and nothing of others.
+/// A business system reads what became of its reminders when it likes, and in order; and nothing of
+/// others.
 #[tokio::test]
 async fn a_business_system_reads_its_own_outcomes() {
     let realm = Realm::start().await;
     set_up(&realm, &[]).await;
     let (bellhop, billing) = (
-        realm.someone("bellhop").await,
-        realm.someone("billing").await,
+        realm.nats_user("bellhop").await,
+        realm.nats_user("billing").await,
     );
     for (source, body) in [
         ("claims", "not for billing"),
@@ -794,9 +802,12 @@ async fn all_of_bellhop_works_with_these_permissions() {
             .await
             .succeeded();
     };
-    let (app, silent) = (realm.someone("app-1").await, realm.someone("app-2").await);
+    let (app, silent) = (
+        realm.nats_user("app-1").await,
+        realm.nats_user("app-2").await,
+    );
     let taken = answering(&app).await;
-    let route = async |user: &str, app: &Someone| {
+    let route = async |user: &str, app: &NatsUser| {
         let verdict = app
             .ask(&format!("$KV.bellhop_routes.{user}.{}", app.name), "")
             .await;
@@ -814,17 +825,17 @@ async fn all_of_bellhop_works_with_these_permissions() {
     };
     let became = async |id: &str, outcome: &str| {
         eventually(&format!("{id} is {outcome}"), async || {
-            let told = realm.run("operator", &["why", "billing", id], "").await;
-            if told.stdout.contains(outcome) {
+            let output = realm.run("operator", &["why", "billing", id], "").await;
+            if output.stdout.contains(outcome) {
                 Ok(())
             } else {
-                Err(format!("{told:?}"))
+                Err(format!("{output:?}"))
             }
         })
         .await;
     };
 
-    let billing = realm.someone("billing").await;
+    let billing = realm.nats_user("billing").await;
     let mut outcomes = billing
         .client
         .subscribe("bellhop.outcomes.billing")
@@ -837,7 +848,7 @@ async fn all_of_bellhop_works_with_these_permissions() {
     assert_eq!(took("live").await["content"], "Invoice ***");
     publish("parked", "bob", &["--priority", "high"]).await;
     eventually("it is announced", async || match next(&mut outcomes) {
-        Some(told) if String::from_utf8_lossy(&told.payload).contains("escalated") => Ok(()),
+        Some(output) if String::from_utf8_lossy(&output.payload).contains("escalated") => Ok(()),
         other => Err(format!("{other:?}")),
     })
     .await;
@@ -877,18 +888,18 @@ async fn all_of_bellhop_works_with_these_permissions() {
     ));
     eventually("something is refused", async || {
         match operate(&["rejected", "ls"], "").await {
-            told if told.contains("not_json") => Ok(()),
-            told => Err(told),
+            output if output.contains("not_json") => Ok(()),
+            output => Err(output),
         }
     })
     .await;
     let refused: Value =
         serde_json::from_str(&operate(&["rejected", "ls", "--json"], "").await).unwrap();
     let refused = refused[0]["sequence"].to_string();
-    let mended = json!({ "reminders": [{ "id": "mended", "user": "alice", "content": "mended" }] })
+    let fixed = json!({ "reminders": [{ "id": "fixed", "user": "alice", "content": "fixed" }] })
         .to_string();
-    let mended_file = realm.dir.path().join("mended.json");
-    std::fs::write(&mended_file, mended).unwrap();
+    let fixed_file = realm.dir.path().join("fixed.json");
+    std::fs::write(&fixed_file, fixed).unwrap();
     for command in [
         &["rejected", "info", &refused][..],
         &[
@@ -896,7 +907,7 @@ async fn all_of_bellhop_works_with_these_permissions() {
             "requeue",
             &refused,
             "--body",
-            mended_file.to_str().unwrap(),
+            fixed_file.to_str().unwrap(),
         ],
         &["doctor", "--set", "partitions=4"],
         &["top", "--once"],
@@ -922,7 +933,7 @@ async fn all_of_bellhop_works_with_these_permissions() {
     ] {
         operate(command, "").await;
     }
-    took("mended").await;
+    took("fixed").await;
     third.signal("TERM");
     eventually("it stops", async || {
         third.status().ok_or("it runs".to_owned())
@@ -936,20 +947,20 @@ async fn all_of_bellhop_works_with_these_permissions() {
     assert!(refused.is_empty(), "{refused:#?}");
 }
 
-/// What the doctor asks for and what the file permits are written in two places.
+/// The doctor's requests and the file's permissions are written in two places.
 #[tokio::test]
 async fn the_doctor_misses_nothing() {
     let realm = Realm::start().await;
     set_up(&realm, &["partitions=4"]).await;
-    let told = realm
+    let output = realm
         .run(
             "bellhop",
             &["doctor", "--format", "json", "--set", "partitions=4"],
             "",
         )
         .await;
-    let told: Value = serde_json::from_str(&told.stdout).unwrap();
-    let checks = told["checks"].as_array().unwrap();
+    let output: Value = serde_json::from_str(&output.stdout).unwrap();
+    let checks = output["checks"].as_array().unwrap();
     let permissions: Vec<_> = checks
         .iter()
         .filter(|check| check["check"] == "permissions")
@@ -972,8 +983,8 @@ async fn the_doctor_of_a_member_calls_nothing_critical() {
             "",
         )
         .await;
-    let told: Value = serde_json::from_str(&ended.stdout).unwrap();
-    let checks = told["checks"].as_array().unwrap();
+    let output: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let checks = output["checks"].as_array().unwrap();
     let history = checks
         .iter()
         .find(|check| check["check"] == "history")
@@ -988,7 +999,8 @@ async fn the_doctor_of_a_member_calls_nothing_critical() {
     );
 }
 
-/// Updates are the operator's. A member that waited for each answer that cannot come would start late.
+/// Updates are the operator's. A member that waited for each answer that cannot come would start
+/// late.
 #[tokio::test]
 async fn refused_updates_are_logged_once_and_at_once() {
     let realm = Realm::start().await;
@@ -1008,11 +1020,14 @@ async fn refused_updates_are_logged_once_and_at_once() {
         began.elapsed()
     );
     let log = member.log();
-    let told: Vec<_> = log
+    let output: Vec<_> = log
         .lines()
         .filter(|line| line.contains("going on with what is there"))
         .collect();
-    assert!(told.len() == 1 && told[0].contains("updates=11"), "{log}");
+    assert!(
+        output.len() == 1 && output[0].contains("updates=11"),
+        "{log}"
+    );
 }
 
 /// Figures need no more than the account of those who watch has.
@@ -1050,8 +1065,8 @@ async fn monitoring_may_run_top_and_doctor() {
         page.contains("routes cannot be read by") && !page.contains("too many routes"),
         "{page}"
     );
-    let told = run(&["doctor", "--format", "json"]).await;
-    let unknown = told["checks"]
+    let output = run(&["doctor", "--format", "json"]).await;
+    let unknown = output["checks"]
         .as_array()
         .unwrap()
         .iter()
@@ -1140,7 +1155,7 @@ async fn unknown_user_is_rejected_without_secrets() {
     let seed = nkeys::KeyPair::new_user().seed().unwrap();
     std::fs::write(&stranger, &seed).unwrap();
     let stranger = stranger.to_str().unwrap();
-    let told = async |variables: &[(&str, &str)]| {
+    let output = async |variables: &[(&str, &str)]| {
         let ended = bellhop(&dry, variables, b"").await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(
@@ -1164,7 +1179,7 @@ async fn unknown_user_is_rejected_without_secrets() {
         ),
         (&[("NATS_CREDS", "/no/such.creds")], "/no/such.creds"),
     ] {
-        let stderr = told(variables).await;
+        let stderr = output(variables).await;
         assert!(stderr.contains(words), "{stderr}");
     }
 }
@@ -1213,7 +1228,7 @@ async fn set_up(realm: &Realm, settings: &[&str]) {
         ack_policy: AckPolicy::Explicit,
         ..pull::Config::default()
     };
-    let operator = realm.someone("operator").await;
+    let operator = realm.nats_user("operator").await;
     jetstream::new(operator.client)
         .create_consumer_on_stream(config, "BELLHOP_OUTCOMES")
         .await
@@ -1221,7 +1236,7 @@ async fn set_up(realm: &Realm, settings: &[&str]) {
 }
 
 /// An app server to which everybody is connected who is asked for. Answers what it took, by id.
-async fn answering(app: &Someone) -> Arc<Mutex<BTreeMap<String, Value>>> {
+async fn answering(app: &NatsUser) -> Arc<Mutex<BTreeMap<String, Value>>> {
     let taken = Arc::<Mutex<BTreeMap<String, Value>>>::default();
     let mut requests = app
         .client

@@ -1,9 +1,9 @@
-//! What an app server is told where the subject says that it asks: about users who have a route there.
+//! Answers to app servers' queries: only about users who have a route there.
 
 use serde_json::{Value, json};
 
 use crate::harness::{LATER, World, reminder};
-use crate::secured::{Realm, Someone, Verdict, eventually};
+use crate::secured::{NatsUser, Realm, Verdict, eventually};
 
 #[tokio::test]
 async fn app_server_sees_only_its_users() {
@@ -45,7 +45,7 @@ async fn app_server_sees_only_its_users() {
         ("history", json!({ "user": "carol" })),
         ("why", why("2")),
         ("why", why("3")),
-        // Nobody learns from the answer whether there is such a reminder.
+        // The answer does not reveal whether there is such a reminder.
         ("why", why("unknown")),
         ("mailbox", json!({ "user": "bob" })),
         ("mailbox", json!({ "user": "carol" })),
@@ -80,7 +80,7 @@ async fn app_server_sees_only_its_users() {
             .0,
         403
     );
-    // Who leaves is gone at once; whoever is trusted asks as before.
+    // A user who leaves is gone at once; a trusted app server asks as before.
     app.delete_route("alice").await;
     assert_eq!(
         ask("history", json!({ "user": "alice" }))
@@ -97,7 +97,7 @@ async fn app_server_sees_only_its_users() {
 }
 
 /// The code with which a question is refused; none if it is answered.
-async fn refused(asker: &Someone, question: &str, body: Value) -> Option<String> {
+async fn refused(asker: &NatsUser, question: &str, body: Value) -> Option<String> {
     let verdict = asker
         .ask(&format!("bellhop.api.{question}"), &body.to_string())
         .await;
@@ -120,8 +120,11 @@ async fn account_identifies_the_asking_app_server() {
         .await
         .succeeded();
     let _member = realm.serve("member-1", &settings).await;
-    let (first, second) = (realm.someone("app-1").await, realm.someone("app-2").await);
-    let operator = realm.someone("operator").await;
+    let (first, second) = (
+        realm.nats_user("app-1").await,
+        realm.nats_user("app-2").await,
+    );
+    let operator = realm.nats_user("operator").await;
     let of_alice = json!({ "user": "alice" });
     eventually("the history is there", async || {
         let code = refused(&operator, "history", json!({})).await;

@@ -1,4 +1,5 @@
-//! `bellhop repartition`: another number of partitions, with mailboxes in them and reminders still coming in.
+//! `bellhop repartition`: another number of partitions, with mailboxes in them and reminders still
+//! coming in.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +32,8 @@ async fn stop(world: &World) {
     assert_eq!(world.ended(&member).await.code(), Some(0));
 }
 
-/// Members with the new number bring everybody everything, once and in order, whose mailboxes lie where they belong.
+/// Members with the new number bring everybody everything, once and in order, whose mailboxes lie
+/// where they belong.
 async fn serves(world: &World, partitions: u16, total: usize) {
     for (subject, _) in parked(world).await {
         let mut tokens = subject.rsplit('.');
@@ -42,7 +44,7 @@ async fn serves(world: &World, partitions: u16, total: usize) {
             "{subject}"
         );
     }
-    let member = world.launch("anew", &[("partitions", &partitions.to_string())]);
+    let member = world.launch("restarted", &[("partitions", &partitions.to_string())]);
     world
         .eventually("it is ready", async || member.is_ready().await)
         .await;
@@ -81,7 +83,8 @@ async fn note(world: &World, values: [u16; 2]) {
     world.jetstream.update_stream(config).await.unwrap();
 }
 
-/// Copies some mailboxes' first messages to where they belong among so many partitions, as an interrupted command leaves them.
+/// Copies some mailboxes' first messages to where they belong among so many partitions, as an
+/// interrupted command leaves them.
 async fn copy_some(world: &World, partitions: u16) {
     let stream = world
         .jetstream
@@ -163,14 +166,16 @@ async fn fewer_partitions_leave_nothing_behind() {
     serves(&world, 1, PARKED).await;
 }
 
-/// Copies are made first and originals removed last, so what an interrupted command leaves is too much, never too little.
+/// Copies are made first and originals removed last, so what an interrupted command leaves is too
+/// much, never too little.
 #[tokio::test]
 async fn an_interrupted_change_is_run_to_its_end() {
     for (counts, wanted) in [(FROM, TO), (FROM, FROM), (TO, TO)] {
         let world = full_mailboxes().await;
         stop(&world).await;
         if counts == TO {
-            // Everything is copied, and nothing is removed yet: the other way round it is the same mess.
+            // Everything is copied, and nothing is removed yet: the other way round it is the same
+            // mess.
             repartition(&world, TO).await.succeeded();
             copy_some(&world, FROM).await;
         } else {
@@ -190,13 +195,14 @@ async fn an_interrupted_change_is_run_to_its_end() {
 #[tokio::test]
 async fn the_number_there_is_changes_nothing() {
     let world = full_mailboxes().await;
-    let told = repartition(&world, FROM).await.succeeded();
-    assert!(told.contains("4 partitions"), "{told}");
+    let output = repartition(&world, FROM).await.succeeded();
+    assert!(output.contains("4 partitions"), "{output}");
     world.crowd().await;
     world.complete(PARKED).await;
 }
 
-/// "The same source, `id` and user is one reminder" within the window, also where the partitions have changed meanwhile.
+/// "The same source, `id` and user is one reminder" within the window, also where the partitions
+/// have changed meanwhile.
 #[tokio::test]
 async fn repeats_are_known_after_a_change() {
     let world = World::start(&[]).await;
@@ -209,7 +215,7 @@ async fn repeats_are_known_after_a_change() {
     world.settle().await;
     stop(&world).await;
     repartition(&world, TO).await.succeeded();
-    let member = world.launch("anew", &[("partitions", &TO.to_string())]);
+    let member = world.launch("restarted", &[("partitions", &TO.to_string())]);
     world
         .eventually("it is ready", async || member.is_ready().await)
         .await;

@@ -1,5 +1,5 @@
-//! What people notice of an upgrade: every member is replaced while reminders flow to hundreds of users, and nobody waits
-//! long.
+//! The effect of an upgrade on users: every member is replaced while reminders flow to hundreds of
+//! users, and no user waits long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ const USERS: usize = 300;
 /// Each user is sent a reminder every half second: `SET` reminders every `PACE`.
 const SET: usize = 60;
 const PACE: Duration = Duration::from_millis(100);
-/// `members.ttl`: whoever waits longer may wait for what nobody handed over. The goal is half of it, and a second on a quiet
-/// machine.
+/// `members.ttl`: a user who waits longer may wait for a partition that no member handed over. The
+/// goal is half of it, and a second on a quiet machine.
 const LONGEST_GAP: Duration = Duration::from_secs(4);
 
 fn user(n: usize) -> String {
@@ -38,7 +38,7 @@ async fn busy_installation() -> World {
     world
 }
 
-/// Publishes at a steady pace until told to stop. Answers how many reminders.
+/// Publishes at a steady pace until it is stopped. Returns the number of reminders.
 async fn publish_until(world: &World, is_over: &AtomicBool) -> usize {
     let mut tick = tokio::time::interval(PACE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,7 +86,8 @@ async fn stop(world: &World, name: &str) {
     );
 }
 
-/// Replaces all members in turn under load, and checks that nothing is lost, repeated or out of order.
+/// Replaces all members in turn under load, and checks that nothing is lost, repeated or out of
+/// order.
 async fn roll(headline: &str, replace: impl AsyncFn(&World, &'static str)) {
     let world = busy_installation().await;
     let is_over = AtomicBool::new(false);
@@ -149,7 +150,8 @@ async fn replacing_members_leaves_no_gap() {
     roll("replaced in turn", replace).await;
 }
 
-/// A server of a cluster says that it is about to stop (lame duck mode). Members leave it before it does.
+/// A server of a cluster says that it is about to stop (lame duck mode). Members leave it before it
+/// does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_move_before_a_nats_server_stops() {
     let world = World::on_cluster(&[("partitions", "8"), ("streams.replicas", "3")]).await;

@@ -1,4 +1,5 @@
-//! The bucket of routes: instances that come and go leave nothing behind, and a wrong route troubles nobody else.
+//! The bucket of routes: instances that come and go leave nothing behind, and a wrong route
+//! has no effect on others.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
@@ -191,7 +192,7 @@ async fn no_bucket_permits_roll_ups_any_more() {
     }
 }
 
-/// Where a route may lead: its own instance's subject, or one that is none of Bellhop's.
+/// A route may lead to its own instance's subject, or to a subject that is not Bellhop's.
 #[tokio::test]
 async fn a_wrong_route_is_logged_once_and_ignored() {
     let world = World::start(&[]).await;

@@ -1,5 +1,5 @@
-//! Rule documents in their bucket: from when on they count, for whom, and what a bad one does. What a rule does to a text is
-//! tested beside the engine.
+//! Rule documents in their bucket: from when on they count, for whom, and what a bad one does. What
+//! a rule does to a text is tested beside the engine.
 
 use serde_json::{Value, json};
 
@@ -47,8 +47,8 @@ async fn until_delivered(world: &World, name: &str, published: &str, expected: &
     world.eventually("the rules", probe).await;
 }
 
-/// "Key `<tag>`, value the rule document of that tag", "a mark is added", "offsets in Unicode scalar values of the text as
-/// delivered"
+/// "Key `<tag>`, value the rule document of that tag", "a mark is added", "offsets in Unicode
+/// scalar values of the text as delivered"
 #[tokio::test]
 async fn existing_rules_apply_to_first_reminder() {
     let world = World::without_members("", &[]).await;
@@ -105,7 +105,7 @@ async fn rule_change_reaches_every_member() {
     until_delivered(&world, "put", "the falcon", "the project").await;
     put(&world, "ta.g", &replacing("falcon", "bird")).await;
     until_delivered(&world, "changed", "the falcon", "the bird").await;
-    // Whoever takes over knows them, too.
+    // A new owner knows them, too.
     world.member().kill();
     until_delivered(&world, "taken-over", "the falcon", "the bird").await;
     let rules = world
@@ -133,14 +133,16 @@ async fn bad_document_keeps_last_good_one() {
     )
     .await;
     put(&world, "other", &replacing("falcon", "bird")).await;
-    let is_told = async || {
+    let is_reported = async || {
         if world.member().log().contains("rules loaded tag=\"other\"") {
             Ok(())
         } else {
-            Err("not told".to_owned())
+            Err("not reported".to_owned())
         }
     };
-    world.eventually("the other tag's document", is_told).await;
+    world
+        .eventually("the other tag's document", is_reported)
+        .await;
     until_delivered(&world, "kept", "the falcon", "the project").await;
     // A process that starts now has never seen the good one in force.
     let second = world.serve().await;
@@ -148,7 +150,7 @@ async fn bad_document_keeps_last_good_one() {
         .eventually("the second member", async || second.is_ready().await)
         .await;
     let log = world.member().log();
-    let told: Vec<_> = log
+    let warnings: Vec<_> = log
         .lines()
         .filter(|line| line.contains("ignored"))
         .collect();
@@ -165,8 +167,8 @@ async fn bad_document_keeps_last_good_one() {
         );
     }
     assert!(
-        told.len() == 1 && told[0].contains("WARN") && told[0].contains("patterns[0]"),
-        "{told:?}"
+        warnings.len() == 1 && warnings[0].contains("WARN") && warnings[0].contains("patterns[0]"),
+        "{warnings:?}"
     );
     world.member().kill();
     until_delivered(&world, "taken-over", "the falcon", "the project").await;
@@ -259,7 +261,8 @@ async fn a_tag_without_usable_rules_is_refused() {
     world.settle().await;
 }
 
-/// A deleted document is no earlier version: who deleted it wanted no rules, and who puts one wants some.
+/// A deleted document is not an earlier version: who deleted it wanted no rules, and who puts one
+/// wants some.
 #[tokio::test]
 async fn a_deleted_document_is_no_earlier_version() {
     let world = World::start(&[]).await;
@@ -319,7 +322,7 @@ async fn unreadable_rule_history_affects_one_tag() {
     let log = world.member().log();
     assert!(log.contains(&format!("publish to {denied}")), "{log}");
     assert!(
-        !log.contains("watch of rules ended, watching again"),
+        !log.contains("watch of rules ended, restarting it"),
         "{log}"
     );
 }

@@ -12,7 +12,7 @@ fn due() -> Value {
         "tests": [{ "content": "overdue", "expect": { "unchanged": true } }] })
 }
 
-/// A server with its streams and buckets, and nobody who serves.
+/// A server with its streams and buckets, without a member.
 async fn world(nats_config: &str) -> World {
     let world = World::without_members(nats_config, &[]).await;
     world.run(&["setup"]).await.succeeded();
@@ -30,9 +30,12 @@ async fn listed(world: &World) -> Vec<Value> {
 }
 
 #[track_caller]
-fn failed(ended: &Ended, told: &str) {
+fn failed(ended: &Ended, error: &str) {
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.stderr.contains(told), "{told} is missing: {ended:?}");
+    assert!(
+        ended.stderr.contains(error),
+        "{error} is missing: {ended:?}"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +83,7 @@ async fn documents_are_stored_listed_printed_and_deleted() {
     assert_eq!(
         world.run(&["rules", "rm", "bil.ling"]).await.code,
         Some(2),
-        "nobody can be asked"
+        "there is no terminal to ask at"
     );
     world
         .run(&["rules", "rm", "bil.ling", "-f"])
@@ -105,7 +108,7 @@ async fn invalid_rules_are_not_stored() {
     let refused = put(&world, "t", &wrong).await;
     failed(
         &refused,
-        "standard input: `rule` is no field here; did you mean `rules`?\n",
+        "standard input: unknown field `rule`; did you mean `rules`?\n",
     );
     failed(
         &refused,
@@ -252,11 +255,11 @@ async fn lint_and_test_judge_by_their_exit_code() {
         ("bad.json", json!({ "rules": 7 })),
         ("failing.json", failing),
     ]);
-    let told = files
+    let output = files
         .rules(&["lint", "good.json", "failing.json"], "")
         .await
         .succeeded();
-    assert_eq!(told, "2 documents: 0 errors, 0 warnings\n");
+    assert_eq!(output, "2 documents: 0 errors, 0 warnings\n");
     let bad = files
         .rules(&["lint", "good.json", "bad.json", "--json"], "")
         .await;
@@ -306,19 +309,19 @@ async fn diff_counts_changes() {
             }
         })
         .collect();
-    let told = files
+    let output = files
         .rules(&["diff", "old.json", "new.json", "--over", "-"], &texts)
         .await
         .succeeded();
     assert!(
-        told.starts_with(
+        output.starts_with(
             "line 8\n- [due]{highlight}\n+ not delivered: blocked by \"due\"\nline 108\n"
         ),
-        "{told}"
+        "{output}"
     );
-    assert!(told.ends_with("\n10 of 1,000 texts change\n"), "{told}");
+    assert!(output.ends_with("\n10 of 1,000 texts change\n"), "{output}");
     let set = json!({ "reminders": [{ "user": "u", "content": "x" }, { "user": "u", "title": "Due", "content": "x" }] });
-    let told = files
+    let output = files
         .rules(
             &[
                 "diff",
@@ -332,13 +335,13 @@ async fn diff_counts_changes() {
             &set.to_string(),
         )
         .await;
-    let lines: Vec<Value> = told
+    let lines: Vec<Value> = output
         .stdout
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(
-        (told.code, &lines[0]["place"], &lines[1]),
+        (output.code, &lines[0]["place"], &lines[1]),
         (
             Some(1),
             &json!("reminders[1]"),
@@ -352,7 +355,7 @@ async fn diff_counts_changes() {
     );
 }
 
-/// What `docs/rules.md` shows of a terminal is what one shows.
+/// The consoles in `docs/rules.md` show the real output.
 #[tokio::test]
 async fn the_docs_consoles_are_right() {
     let page = page("docs/rules.md");

@@ -1,4 +1,5 @@
-//! Reminders that are to be delivered later: held by nats-server, delivered when they are due, taken back before that.
+//! Reminders that are to be delivered later: held by nats-server, delivered when they are due,
+//! taken back before that.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ fn in_an_hour(id: &str, user: &str) -> Value {
 }
 
 impl World {
-    /// What is scheduled, the next one first.
+    /// Returns the scheduled reminders, the next one first.
     async fn scheduled(&self) -> Vec<Value> {
         let listed = self.run(&["scheduled", "ls", "--json"]).await.succeeded();
         serde_json::from_str(&listed).unwrap()
@@ -79,7 +80,8 @@ async fn nothing_is_delivered_before_it_is_due() {
     assert_eq!(world.scheduled().await.len(), 0);
 }
 
-/// "one for each source and id": a later word replaces an earlier one, and a cancellation leaves nothing of it.
+/// "one for each source and id": a later word replaces an earlier one, and a cancellation leaves
+/// nothing of it.
 #[tokio::test]
 async fn scheduled_reminder_can_be_changed_and_cancelled() {
     let world = World::start(&[]).await;
@@ -132,13 +134,13 @@ async fn scheduled_reminder_can_be_changed_and_cancelled() {
         "another source's is another reminder"
     );
 
-    let told = world
+    let output = world
         .run(&["scheduled", "cancel", "hr", "cancelled"])
         .await
         .succeeded();
     assert!(
-        told.contains("reminder cancelled of hr is cancelled"),
-        "{told}"
+        output.contains("reminder cancelled of hr is cancelled"),
+        "{output}"
     );
     assert_eq!(
         world
@@ -281,7 +283,8 @@ async fn scheduled_duplicates_and_errors_are_handled_early() {
     assert_eq!(world.order("alice"), ["once", "fence"]);
 }
 
-/// Rules, merging and expiry are those of the day on which it is due; who is erased gets nothing later.
+/// Rules, merging and expiry are those of the day on which it is due; who is erased gets nothing
+/// later.
 #[tokio::test]
 async fn an_erased_user_gets_nothing_later() {
     let world = World::start(&[]).await;
@@ -473,7 +476,8 @@ async fn ten_thousand_are_cancelled_a_second_before() {
     assert_eq!(taken, ["kept"]);
 }
 
-/// nats-server could only drop the oldest of them at a limit of its own, and those were acknowledged.
+/// nats-server could only drop the oldest of them at a limit of its own, and those were
+/// acknowledged.
 #[tokio::test]
 async fn schedules_beyond_their_room_are_refused() {
     // A tenth is theirs.
@@ -591,7 +595,8 @@ async fn near_moments_keep_their_order() {
             &users.iter().map(String::as_str).collect::<Vec<_>>(),
         )
         .await;
-    // Spread over a second, so that the looks of nats-server fall between some pairs and not others.
+    // Spread over a second, so that the looks of nats-server fall between some pairs and not
+    // others.
     let at = |n: usize, ms| SignedDuration::from_millis(2_000 + 97 * n as i64 + ms);
     for (id, ms) in [("second", 150), ("first", 0)] {
         let all = users.iter().enumerate();

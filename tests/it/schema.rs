@@ -1,4 +1,4 @@
-//! What really travels is what the schemas say, to the last field; and `bellhop schema` tells them.
+//! Real messages match the schemas, to the last field; and `bellhop schema` prints the schemas.
 
 use std::collections::BTreeSet;
 
@@ -154,13 +154,13 @@ async fn all_messages_match_their_schemas() {
                 .is_some_and(|all| all.len() == 6)
         })
         .await;
-    let (told, step) = (
+    let (announced, step) = (
         strict("history-answer", Some("HistoryReminder")),
         strict("why-answer", Some("Step")),
     );
     list(std::slice::from_ref(&known), "reminders")
         .into_iter()
-        .for_each(|reminder| check(&told, reminder));
+        .for_each(|reminder| check(&announced, reminder));
     list(known["reminders"].as_array().unwrap(), "trail")
         .into_iter()
         .for_each(|one| check(&step, one));
@@ -182,7 +182,7 @@ async fn all_messages_match_their_schemas() {
         strict("reminder", None),
         strict("outcomes", Some("Outcome")),
     );
-    let (requests, asked, told) = (
+    let (requests, asked, announced) = (
         all(&mut deliveries).await,
         all(&mut heartbeats).await,
         all(&mut outcomes).await,
@@ -191,7 +191,7 @@ async fn all_messages_match_their_schemas() {
         .iter()
         .for_each(|request| check(&delivery, request));
     asked.iter().for_each(|request| check(&heartbeat, request));
-    let (reminders, outcomes) = (list(&requests, "reminders"), list(&told, "outcomes"));
+    let (reminders, outcomes) = (list(&requests, "reminders"), list(&announced, "outcomes"));
     reminders.iter().for_each(|reminder| check(&one, reminder));
     outcomes.iter().for_each(|one| check(&outcome, one));
     // What was looked at is all that a schema knows of.
@@ -218,7 +218,7 @@ async fn all_messages_match_their_schemas() {
     assert!(!asked.is_empty());
 }
 
-/// What has come so far.
+/// Returns the messages that have arrived so far.
 async fn all(subscriber: &mut async_nats::Subscriber) -> Vec<Value> {
     let mut bodies = Vec::new();
     while let Ok(Some(message)) =

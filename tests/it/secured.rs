@@ -1,4 +1,5 @@
-//! Servers that let in whom they know: everybody of `nats-config/accounts.conf`, with secrets made for the test.
+//! Servers that let in whom they know: everybody of `nats-config/accounts.conf`, with secrets made
+//! for the test.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,12 @@ pub(crate) const USERS: [&str; 7] = [
     "app-1",
     "app-2",
 ];
-/// Who share the account of Bellhop's streams.
+/// The users in the account of Bellhop's streams.
 const AT_HOME: [&str; 2] = ["bellhop", "operator"];
-/// Who prove themselves by an NKEY,
+/// The users with an NKEY,
 const WITH_NKEYS: [&str; 3] = ["bellhop", "app-1", "app-2"];
-/// and the password of all others, with its hash: `htpasswd -bnBC 4 '' 'only for tests'`, and `$2a` for `$2y`.
+/// and the password of all others, with its hash: `htpasswd -bnBC 4 '' 'only for tests'`, and `$2a`
+/// for `$2y`.
 const PASSWORD: &str = "only for tests";
 const HASH: &str = "$2a$04$ntTqoZqxAahGmAC2QVbHd.ylDOLERdHyd8TgevwawzoFWLdDahuhy";
 
@@ -60,7 +62,7 @@ impl Secrets {
         }
     }
 
-    /// What nats-server has to know of them.
+    /// Returns nats-server's variables.
     pub(crate) fn variables(&self) -> Vec<(&str, &str)> {
         self.variables
             .iter()
@@ -77,7 +79,7 @@ impl Secrets {
             .to_owned()
     }
 
-    /// Bellhop's settings for somebody.
+    /// Bellhop's settings for a user.
     pub(crate) fn settings(&self, user: &str) -> Vec<String> {
         let mut settings = vec![format!("nats.inbox_prefix={}", inbox_prefix(user))];
         if user == "monitoring" {
@@ -97,8 +99,8 @@ impl Secrets {
             .collect()
     }
 
-    /// A connection as somebody.
-    pub(crate) async fn connect(&self, url: &str, user: &str, ca: Option<&Path>) -> Someone {
+    /// Connects as a user.
+    pub(crate) async fn connect(&self, url: &str, user: &str, ca: Option<&Path>) -> NatsUser {
         let options = ConnectOptions::new().custom_inbox_prefix(inbox_prefix(user));
         let options = match ca {
             Some(ca) => options
@@ -112,16 +114,16 @@ impl Secrets {
             options.user_and_password(user.to_owned(), PASSWORD.to_owned())
         };
         let refused = Arc::<Mutex<BTreeSet<String>>>::default();
-        let told = refused.clone();
+        let recorded = refused.clone();
         let options = options.event_callback(move |event| {
-            let told = told.clone();
+            let recorded = recorded.clone();
             async move {
                 if let Event::ServerError(error) = event {
-                    told.lock().unwrap().insert(error.to_string());
+                    recorded.lock().unwrap().insert(error.to_string());
                 }
             }
         });
-        Someone {
+        NatsUser {
             name: user.to_owned(),
             client: options.connect(url).await.unwrap(),
             refused,
@@ -137,7 +139,7 @@ fn inbox_prefix(user: &str) -> String {
     }
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
     /// It was answered.
@@ -146,24 +148,25 @@ pub(crate) enum Verdict {
     Refused,
 }
 
-/// Somebody's connection.
-pub(crate) struct Someone {
+/// A user's connection.
+pub(crate) struct NatsUser {
     pub(crate) name: String,
     pub(crate) client: Client,
-    /// What the server said that is not permitted.
+    /// The actions that the server refused.
     refused: Arc<Mutex<BTreeSet<String>>>,
 }
 
-impl Someone {
-    /// Whether the server said that this is not permitted: `Publish` or `Subscription`, and the subject.
+impl NatsUser {
+    /// Returns true if the server refused this action: `Publish` or `Subscription`, and the
+    /// subject.
     pub(crate) fn is_refused(&self, act: &str, subject: &str) -> bool {
         self.refused.lock().unwrap().contains(&format!(
             "nats: Permissions Violation for {act} to \"{subject}\""
         ))
     }
 
-    /// Whether this one has Bellhop's streams in the own account, and permissions there. All others have an account where
-    /// nothing is but what it imports.
+    /// Returns true if this user is in the account of Bellhop's streams, with permissions there.
+    /// All others have an account where nothing is but what it imports.
     pub(crate) fn is_at_home(&self) -> bool {
         AT_HOME.contains(&self.name.as_str())
     }
@@ -178,7 +181,8 @@ impl Someone {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        // A message that was pulled has its own subject, by which the client's own requests would not know their answer.
+        // A message that was pulled has its own subject, by which the client's own requests would
+        // not know their answer.
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(inbox.clone()).await.unwrap();
         self.client
@@ -196,7 +200,8 @@ impl Someone {
         }
     }
 
-    /// Waits until the server has seen to all that this connection said, and has said all that it had for it.
+    /// Waits until the server has seen to all that this connection said, and has said all that it
+    /// had for it.
     pub(crate) async fn round_trip(&self) {
         if self.is_at_home() {
             let verdict = self.ask("$JS.API.STREAM.INFO.BELLHOP_LOG", "").await;
@@ -242,12 +247,12 @@ impl Realm {
         }
     }
 
-    /// Somebody's connection.
-    pub(crate) async fn someone(&self, user: &str) -> Someone {
+    /// A user's connection.
+    pub(crate) async fn nats_user(&self, user: &str) -> NatsUser {
         self.secrets.connect(self.server.url(), user, None).await
     }
 
-    /// Runs a command as somebody.
+    /// Runs a command as a user.
     pub(crate) async fn run(&self, user: &str, arguments: &[&str], input: &str) -> Ended {
         let settings = self.secrets.settings(user);
         let arguments: Vec<&str> = arguments
@@ -275,7 +280,7 @@ impl Realm {
         .await
     }
 
-    /// What nats-server logged.
+    /// Returns nats-server's log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("nats/nats-server.log")).unwrap()
     }

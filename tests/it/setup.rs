@@ -1,5 +1,5 @@
-//! `bellhop setup` and `bellhop check`, the layers of the configuration, and exit codes: 0, 1 failure, 2 usage, 78
-//! configuration.
+//! `bellhop setup` and `bellhop check`, the layers of the configuration, and exit codes: 0, 1
+//! failure, 2 usage, 78 configuration.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,32 +29,35 @@ async fn streams(world: &World) -> BTreeSet<String> {
 }
 
 fn changes(stdout: &str) -> Vec<Value> {
-    let told: Value =
+    let output: Value =
         serde_json::from_str(stdout).unwrap_or_else(|error| panic!("{error} in {stdout}"));
-    told["changes"].as_array().unwrap().clone()
+    output["changes"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
-async fn a_dry_run_tells_and_changes_nothing() {
+async fn dry_run_reports_and_changes_nothing() {
     let world = World::without_members("", &[]).await;
-    let told = world.run(&["setup", "--dry-run"]).await.succeeded();
+    let output = world.run(&["setup", "--dry-run"]).await.succeeded();
     for name in STREAMS {
         assert!(
-            told.contains(name.trim_start_matches("KV_")),
-            "{name} is missing in\n{told}"
+            output.contains(name.trim_start_matches("KV_")),
+            "{name} is missing in\n{output}"
         );
     }
-    assert!(told.contains("consumer due of BELLHOP_SCHEDULED"), "{told}");
     assert!(
-        told.lines().all(|line| line.starts_with("would create ")),
-        "{told}"
+        output.contains("consumer due of BELLHOP_SCHEDULED"),
+        "{output}"
+    );
+    assert!(
+        output.lines().all(|line| line.starts_with("would create ")),
+        "{output}"
     );
     assert_eq!(streams(&world).await, BTreeSet::new());
     let json = world
         .run(&["setup", "--dry-run", "--json"])
         .await
         .succeeded();
-    assert_eq!(changes(&json).len(), told.lines().count());
+    assert_eq!(changes(&json).len(), output.lines().count());
     assert_eq!(streams(&world).await, BTreeSet::new());
 }
 
@@ -68,10 +71,10 @@ async fn setup_twice_is_once() {
         "{first}"
     );
     for again in [&["setup"][..], &["setup", "--dry-run"]] {
-        let told = world.run(again).await.succeeded();
+        let output = world.run(again).await.succeeded();
         assert!(
-            !told.contains("create") && !told.contains("update"),
-            "{told}"
+            !output.contains("create") && !output.contains("update"),
+            "{output}"
         );
     }
     assert_eq!(
@@ -117,7 +120,8 @@ async fn another_number_of_partitions_is_refused() {
     world.run(&["setup"]).await.succeeded();
 }
 
-/// Copies are added and taken away while reminders flow: no pause, nothing lost, repeated or out of order.
+/// Copies are added and taken away while reminders flow: no pause, nothing lost, repeated or out of
+/// order.
 #[tokio::test]
 async fn the_number_of_replicas_is_changed_under_load() {
     const TOTAL: usize = 2_000;
@@ -127,13 +131,13 @@ async fn the_number_of_replicas_is_changed_under_load() {
     let change = async {
         for (replicas, taken) in [(3, TOTAL / 4), (1, TOTAL / 2)] {
             world.taken_so_far(taken).await;
-            let told = world
+            let output = world
                 .run(&["setup", "--set", &format!("streams.replicas={replicas}")])
                 .await
                 .succeeded();
             assert!(
-                told.contains("update stream BELLHOP_LOG: num_replicas"),
-                "{told}"
+                output.contains("update stream BELLHOP_LOG: num_replicas"),
+                "{output}"
             );
             for name in STREAMS {
                 let has_all = async || {
@@ -166,7 +170,8 @@ async fn the_number_of_replicas_is_changed_under_load() {
     assert_eq!(world.repeats(), []);
 }
 
-/// What Bellhop does not decide is the operator's: compression, description, bounds, metadata.
+/// The operator decides the settings that Bellhop does not: compression, description, bounds,
+/// metadata.
 #[tokio::test]
 async fn an_operators_own_changes_survive() {
     let world = World::start(&[]).await;
@@ -183,14 +188,14 @@ async fn an_operators_own_changes_survive() {
         Vec::<Value>::new()
     );
     // A change of a setting is made, and of nothing else.
-    let told = world
+    let output = world
         .run(&["setup", "--json", "--set", "streams.outcomes_age=2d"])
         .await
         .succeeded();
-    let told = changes(&told);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0]["what"], "stream BELLHOP_OUTCOMES");
-    let fields: Vec<_> = told[0]["fields"]
+    let output = changes(&output);
+    assert_eq!(output.len(), 1, "{output:?}");
+    assert_eq!(output[0]["what"], "stream BELLHOP_OUTCOMES");
+    let fields: Vec<_> = output[0]["fields"]
         .as_array()
         .unwrap()
         .iter()
@@ -214,7 +219,7 @@ async fn an_operators_own_changes_survive() {
     world.taken(&["1"]).await;
 }
 
-/// What somebody changed of Bellhop's own fields is told, field by field, and set right.
+/// A change of Bellhop's own fields is reported, field by field, and corrected.
 #[tokio::test]
 async fn breaking_change_is_reported_and_fixed() {
     let world = World::without_members("", &[]).await;
@@ -222,17 +227,18 @@ async fn breaking_change_is_reported_and_fixed() {
     let mut config = world.stream("BELLHOP_PARKED").await.config;
     config.allow_direct = false;
     world.jetstream.update_stream(config).await.unwrap();
-    let told = world.run(&["setup", "--dry-run"]).await.succeeded();
+    let output = world.run(&["setup", "--dry-run"]).await.succeeded();
     assert!(
-        told.contains("would update stream BELLHOP_PARKED") && told.contains("allow_direct"),
-        "{told}"
+        output.contains("would update stream BELLHOP_PARKED") && output.contains("allow_direct"),
+        "{output}"
     );
     assert!(!world.stream("BELLHOP_PARKED").await.config.allow_direct);
     world.run(&["setup"]).await.succeeded();
     assert!(world.stream("BELLHOP_PARKED").await.config.allow_direct);
 }
 
-/// A consumer that somebody deleted comes back with `setup`, and the flow with it, without a restart.
+/// A deleted consumer comes back with `setup`, and the flow with it, without a
+/// restart.
 #[tokio::test]
 async fn setup_brings_a_deleted_consumer_back() {
     let world = World::start(&[("partitions", "1")]).await;
@@ -246,10 +252,10 @@ async fn setup_brings_a_deleted_consumer_back() {
     let soon = jiff::Timestamp::now() + Duration::from_secs(2);
     let later = json!({ "id": "1", "user": "alice", "content": "c", "deliver_at": soon });
     world.publish("billing", [later]).await;
-    let told = world.run(&["setup"]).await.succeeded();
+    let output = world.run(&["setup"]).await.succeeded();
     assert!(
-        told.contains("create consumer due of BELLHOP_SCHEDULED"),
-        "{told}"
+        output.contains("create consumer due of BELLHOP_SCHEDULED"),
+        "{output}"
     );
     world.taken(&["1"]).await;
     world.settle().await;
@@ -330,13 +336,13 @@ async fn check_prints_every_setting_with_its_origin() {
         ("NATS_URL", "nats://one:1"),
     ];
     let arguments = ["check", "--config", file, "--set", "delivery.timeout=5s"];
-    let told = bellhop(&arguments, &variables, b"").await.succeeded();
+    let output = bellhop(&arguments, &variables, b"").await.succeeded();
     let line = |name: &str| {
         let is_its = |line: &&str| line.split_whitespace().next() == Some(name);
-        let line = told
+        let line = output
             .lines()
             .find(is_its)
-            .unwrap_or_else(|| panic!("no {name} in\n{told}"));
+            .unwrap_or_else(|| panic!("no {name} in\n{output}"));
         line.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     assert_eq!(line("partitions"), format!("partitions = 8 # {file}"));
@@ -363,14 +369,14 @@ async fn check_prints_every_setting_with_its_origin() {
         json!({ "value": 8, "from": "$BELLHOP_MAILBOX_LIMIT" })
     );
     assert_eq!(json["partitions"], json!({ "value": 8, "from": file }));
-    assert_eq!(json.as_object().unwrap().len(), told.lines().count());
+    assert_eq!(json.as_object().unwrap().len(), output.lines().count());
 }
 
 /// The defaults that the contract names.
 #[tokio::test]
 async fn the_contracts_defaults_are_the_defaults() {
-    let told = bellhop(&["check", "--json"], &[], b"").await.succeeded();
-    let settings: Value = serde_json::from_str(&told).unwrap();
+    let output = bellhop(&["check", "--json"], &[], b"").await.succeeded();
+    let settings: Value = serde_json::from_str(&output).unwrap();
     for (name, value) in [
         ("prefix", json!("bellhop")),
         ("partitions", json!(32)),
@@ -525,11 +531,14 @@ async fn secret_files_that_all_can_read_are_reported() {
     world
         .eventually("it is ready", async || member.is_ready().await)
         .await;
-    let told = world
+    let output = world
         .run(&["doctor", "--set", &format!("{}={}", setting.0, setting.1)])
         .await
         .stdout;
-    assert!(told.contains("the file of history.password_file"), "{told}");
+    assert!(
+        output.contains("the file of history.password_file"),
+        "{output}"
+    );
 }
 
 #[tokio::test]
@@ -714,7 +723,8 @@ async fn credentials_are_used_and_never_shown() {
     );
 }
 
-/// An address for probes that is taken: fatal where somebody asked for it, a warning where it is the default.
+/// An address for probes that is taken: fatal if the configuration names it, a warning where it is
+/// the default.
 #[tokio::test]
 async fn occupied_probe_address_is_reported() {
     let world = World::without_members("", &[]).await;
@@ -724,7 +734,7 @@ async fn occupied_probe_address_is_reported() {
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains(&address), "{ended:?}");
 
-    // Whoever has the default port now, it is not free.
+    // Another process may have the default port; then it is not free.
     let _default = std::net::TcpListener::bind("127.0.0.1:9411");
     let arguments = ["serve", "--nats", &world.url, "--set", "partitions=4"].map(ToOwned::to_owned);
     let member = world.launch_with("unprobed", &arguments);
@@ -829,7 +839,7 @@ async fn a_dry_run_foresees_a_lack_of_room() {
     assert_eq!(streams(&world).await, BTreeSet::new());
 }
 
-/// A limit that cannot be set is no change, whatever the storage that would be tried first.
+/// A limit that cannot be set is not a change, whatever the storage that would be tried first.
 #[tokio::test]
 async fn an_outgrown_stream_is_no_change_each_time() {
     let world = World::without_members("jetstream { max_file_store: 300MB }", &[]).await;
@@ -862,7 +872,8 @@ async fn an_outgrown_stream_is_no_change_each_time() {
     assert_eq!(world.stream("BELLHOP_REJECTED").await.config.max_bytes, -1);
 }
 
-/// An upgrade drops nothing: where an unlimited stream holds more than its share, it stays as it is, and the doctor says so.
+/// An upgrade drops nothing: where an unlimited stream holds more than its share, it stays as it
+/// is, and the doctor says so.
 #[tokio::test]
 async fn a_limit_drops_nothing_that_is_there() {
     let world = World::without_members("", &[("streams.storage", "67108864")]).await;
@@ -883,11 +894,15 @@ async fn a_limit_drops_nothing_that_is_there() {
     world.run(&["setup"]).await.succeeded();
     let stream = world.stream("BELLHOP_REJECTED").await;
     assert_eq!((stream.config.max_bytes, stream.state.messages), (-1, 8));
-    let told = world.run(&["doctor"]).await.stdout;
-    assert!(told.contains("BELLHOP_REJECTED has no max_bytes"), "{told}");
+    let output = world.run(&["doctor"]).await.stdout;
+    assert!(
+        output.contains("BELLHOP_REJECTED has no max_bytes"),
+        "{output}"
+    );
 }
 
-/// Publishers who fill the stream of sets get an error. Others go on when there is room, by themselves.
+/// Publishers who fill the stream of sets get an error. Others go on when there is room, by
+/// themselves.
 #[tokio::test]
 async fn full_streams_stop_their_own_writers_alone() {
     let world = World::without_members("", &[("streams.storage", "67108864")]).await;

@@ -1,5 +1,5 @@
-//! The ends of things: a stop in order, a kill, a server that goes away and comes back; and what is not Bellhop's in
-//! its own streams.
+//! The ends of things: a stop in order, a kill, a server that goes away and comes back; and what is
+//! not Bellhop's in its own streams.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use futures_util::StreamExt;
 
 use crate::harness::{LATER, Member, Reply, World, numbers, reminder};
 
-/// A message whose acknowledgement was lost with the server comes again after this, and only then is all settled.
+/// A message whose acknowledgement was lost with the server comes again after this, and only then
+/// is all settled.
 const SHORT_ACK_WAIT: [(&str, &str); 1] = [("dispatch.ack_wait", "10s")];
 
 async fn ends_with(world: &World, member: &Arc<Member>, signal: &str, code: i32) {
@@ -35,7 +36,7 @@ async fn a_signal_ends_it_in_order() {
         );
         assert!(
             world.cards().await.is_empty(),
-            "nobody is left to share with"
+            "no member is left to share with"
         );
     }
 }
@@ -56,8 +57,8 @@ async fn a_stop_in_the_middle_repeats_nothing() {
     assert_eq!(world.repeats(), []);
 }
 
-/// A new owner reads the log again from the position. It knows by name what is recorded above it, also where the position is
-/// lost and everything is read again.
+/// A new owner reads the log again from the position. It knows by name what is recorded above it,
+/// also where the position is lost and everything is read again.
 #[tokio::test]
 async fn recorded_reminders_are_not_repeated_without_a_position() {
     let world = World::start(&[("delivery.timeout", "60s"), ("members.grace", "0s")]).await;
@@ -101,8 +102,8 @@ async fn recorded_reminders_are_not_repeated_without_a_position() {
     assert_eq!(world.takes().len(), 4);
 }
 
-/// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a kill, too; and what had
-/// its outcome before is not delivered again.
+/// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a
+/// kill, too; and what had its outcome before is not delivered again.
 #[tokio::test]
 async fn kill_during_ten_thousand_loses_nothing() {
     const TOTAL: usize = 10_000;
@@ -161,8 +162,8 @@ async fn kill_during_parking_parks_each_once() {
     assert_eq!(world.repeats(), []);
 }
 
-/// A kill while mailboxes are delivered: what was under way comes again, and nothing else. Many small pages make it
-/// likely that outcomes are written of which the reminders are not removed yet.
+/// A kill while mailboxes are delivered: what was under way comes again, and nothing else. Many
+/// small pages make it likely that outcomes are written of which the reminders are not removed yet.
 #[tokio::test]
 async fn a_kill_while_mailboxes_are_delivered_loses_nothing() {
     const TOTAL: usize = 3_000;
@@ -270,7 +271,8 @@ async fn a_stop_waits_no_longer_than_its_grace() {
     world.settle().await;
 }
 
-/// What is in flight at a stop is finished when the answer comes in time: delivered once, by the member that stops.
+/// Reminders in flight at a stop are finished if the answer arrives in time: delivered once, by the
+/// stopping member.
 #[tokio::test]
 async fn stop_waits_for_timely_answers() {
     let world = World::start(&[]).await;
@@ -285,8 +287,8 @@ async fn stop_waits_for_timely_answers() {
     assert_eq!(app.attempts("1"), 1);
 }
 
-/// A nats-server that is killed and comes back while reminders flow: nothing acknowledged is lost, and the flow goes on
-/// by itself.
+/// A nats-server that is killed and comes back while reminders flow: nothing acknowledged is lost,
+/// and the flow goes on by itself.
 #[tokio::test]
 async fn a_killed_nats_server_comes_back() {
     const TOTAL: usize = 3_000;
@@ -346,7 +348,8 @@ async fn an_outage_longer_than_the_ttl_ends_well() {
     world.complete(TOTAL).await;
 }
 
-/// Asked to stop while the server is away, with outcomes that cannot be stored, it still ends, soon after its grace.
+/// Asked to stop while the server is away, with outcomes that cannot be stored, it still ends, soon
+/// after its grace.
 #[tokio::test]
 async fn it_stops_without_its_nats_server() {
     const TOTAL: usize = 1_000;
@@ -371,7 +374,7 @@ async fn it_stops_without_its_nats_server() {
     world.complete(TOTAL).await;
 }
 
-/// A backlog that grew while nobody served is worked off, in order.
+/// A backlog that grew without members is worked off, in order.
 #[tokio::test]
 async fn sets_published_without_member_are_delivered() {
     let world = World::start(&[]).await;
@@ -383,8 +386,8 @@ async fn sets_published_without_member_are_delivered() {
     assert_eq!(world.repeats(), []);
 }
 
-/// JetStream counts a message as handed out when it has sent it. A set that is lost on the way to a reader of the log must not
-/// be overtaken for that, and not be left out.
+/// JetStream counts a message as handed out when it has sent it. A set that is lost on the way to a
+/// reader of the log must not be overtaken for that, and not be left out.
 #[tokio::test]
 async fn sets_lost_on_the_way_are_not_overtaken() {
     let world = World::start(&[("partitions", "1")]).await;
@@ -423,8 +426,8 @@ async fn sets_lost_on_the_way_are_not_overtaken() {
     world.settle().await;
 }
 
-/// A server that stands still, or is behind a cut cable, closes nothing. A member must find that out by itself, and soon, so
-/// that it goes to another server of the cluster.
+/// A server that stands still, or is behind a cut cable, closes nothing. A member must find that
+/// out by itself, and soon, so that it goes to another server of the cluster.
 #[tokio::test]
 async fn a_nats_server_that_stands_still_is_left() {
     let world = World::start(&[]).await;

@@ -1,5 +1,5 @@
-//! The web terminal over plain HTTP, with no more rights in NATS than an app server has. `tests/terminal` looks at it as
-//! people do.
+//! The web terminal over plain HTTP, with no more rights in NATS than an app server has.
+//! `tests/terminal` looks at it as people do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::harness::{Member, SOON, World, exchange};
 use crate::secured::{Realm, eventually};
 
-/// A terminal and somebody's cookie for it.
+/// A terminal and a user's cookie for it.
 struct Desk {
     address: SocketAddr,
     cookie: String,

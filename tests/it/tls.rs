@@ -1,4 +1,5 @@
-//! NATS over TLS: `nats-config/cluster/node.conf`, the very file, on three nodes; and what is told where TLS fails.
+//! NATS over TLS: `nats-config/cluster/node.conf`, the very file, on three nodes; and the errors
+//! where TLS fails.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -153,7 +154,8 @@ async fn a_set_arrives_through_three_nodes_over_tls() {
             "{stream}"
         );
     }
-    // A client that does not know the authority goes no further, and a node without a certificate of it is not let in.
+    // A client that does not know the authority goes no further, and a node without a certificate
+    // of it is not let in.
     let untrusting = bellhop(&["setup", "--dry-run", "--nats", &urls], &[], b"").await;
     assert_eq!(untrusting.code, Some(1), "{untrusting:?}");
     assert!(untrusting.stderr.contains("nats.ca"), "{untrusting:?}");
@@ -285,7 +287,7 @@ async fn requested_client_certificate_is_sent() {
     }
 }
 
-/// Whoever names an authority wants TLS: nothing is said in the clear, not even who asks.
+/// A configured authority requires TLS: nothing is sent in the clear, not even the user.
 #[tokio::test]
 #[cfg_attr(not(has_openssl), ignore = "no openssl here: apt-get install openssl")]
 async fn a_server_without_tls_is_not_spoken_to() {

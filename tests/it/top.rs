@@ -27,9 +27,9 @@ async fn one_sample_shows_members_and_backlog() {
         )
         .await;
     world.settle().await;
-    let told = world.run(&["top", "--json", "--once"]).await.succeeded();
-    assert_eq!(told.lines().count(), 1, "{told}");
-    let frame: Value = serde_json::from_str(&told).unwrap();
+    let output = world.run(&["top", "--json", "--once"]).await.succeeded();
+    assert_eq!(output.lines().count(), 1, "{output}");
+    let frame: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(
         [
             &frame["parked_reminders"],
@@ -85,7 +85,7 @@ async fn one_sample_shows_members_and_backlog() {
         );
     }
 
-    // What is no terminal gets a page.
+    // What is not a terminal gets a page.
     for arguments in [&["top"][..], &["top", "--once"]] {
         let page = world.run(arguments).await.succeeded();
         for word in [
@@ -105,9 +105,9 @@ async fn one_sample_shows_members_and_backlog() {
     assert_eq!(world.run(&["top", "--every", "1ms"]).await.code, Some(2));
 }
 
-/// How fast things go can be told by two looks only, so one page takes two.
+/// Rates need two samples, so one page takes two.
 #[tokio::test]
-async fn a_page_tells_how_fast_things_go() {
+async fn page_shows_rates() {
     let world = World::start(&[]).await;
     let publishing = async {
         for number in 0.. {
@@ -117,11 +117,11 @@ async fn a_page_tells_how_fast_things_go() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let told = tokio::select! {
-        told = world.run(&["top", "--json", "--once"]) => told.succeeded(),
+    let output = tokio::select! {
+        output = world.run(&["top", "--json", "--once"]) => output.succeeded(),
         () = publishing => unreachable!("it publishes on and on"),
     };
-    let frame: Value = serde_json::from_str(&told).unwrap();
+    let frame: Value = serde_json::from_str(&output).unwrap();
     assert!(
         frame["per_second"]["sets"].as_f64().unwrap() > 0.0,
         "{frame:#}"
@@ -198,12 +198,12 @@ async fn lines_go_on_when_nats_is_back() {
     };
     next(&mut lines).await;
     world.kill_nats().await;
-    let told = tokio::time::timeout(LATER, problems.next_line())
+    let output = tokio::time::timeout(LATER, problems.next_line())
         .await
         .unwrap()
         .unwrap()
         .unwrap();
-    assert!(told.starts_with("bellhop: "), "{told}");
+    assert!(output.starts_with("bellhop: "), "{output}");
     let since = jiff::Timestamp::now().to_string();
     world.restart_nats().await;
     while next(&mut lines).await < since {}
@@ -342,7 +342,7 @@ async fn screen_draws_reacts_and_restores() {
     assert!(!terminal.screen.lock().unwrap().screen().hide_cursor());
 }
 
-/// Whoever stops it from outside gets the terminal back, too.
+/// A signal from outside also restores the terminal.
 #[tokio::test]
 async fn a_signal_gives_the_terminal_back() {
     let world = World::start(&[]).await;

@@ -25,7 +25,7 @@ impl World {
 }
 
 /// The header of the last delivery that had this reminder.
-fn told(app: &App, id: &str, header: &str) -> Option<String> {
+fn header_of(app: &App, id: &str, header: &str) -> Option<String> {
     let has_it =
         |request: &[u8]| String::from_utf8_lossy(request).contains(&format!(r#""id":"{id}""#));
     let requests = app.requests();
@@ -37,9 +37,9 @@ fn told(app: &App, id: &str, header: &str) -> Option<String> {
     last.header(header).map(ToOwned::to_owned)
 }
 
-/// The trace of a `traceparent`; its span is the one that told.
-fn trace(told: Option<String>) -> Option<String> {
-    Some(told?.get(3..35)?.to_owned())
+/// The trace of a `traceparent`; its span is the delivery's.
+fn trace(header: Option<String>) -> Option<String> {
+    Some(header?.get(3..35)?.to_owned())
 }
 
 #[tokio::test]
@@ -49,11 +49,15 @@ async fn delivery_carries_the_trace_of_its_set() {
     world.publish_traced("live", "traceparent", TRACES[0]).await;
     world.became("billing", "live", "delivered").await;
     assert_eq!(
-        trace(told(&app, "live", "traceparent")),
+        trace(header_of(&app, "live", "traceparent")),
         trace(Some(TRACES[0].to_owned()))
     );
-    assert_eq!(told(&app, "live", "Bellhop-Traces"), None, "there is one");
-    // However it is written; and what is no trace is left away, and the reminder goes on.
+    assert_eq!(
+        header_of(&app, "live", "Bellhop-Traces"),
+        None,
+        "there is one"
+    );
+    // However it is written; and what is not a trace is left away, and the reminder goes on.
     // Each waits for the one before, so that no delivery has two sets.
     world
         .publish_traced("capital", "Traceparent", TRACES[1])
@@ -64,11 +68,11 @@ async fn delivery_carries_the_trace_of_its_set() {
     world.publish("billing", [reminder("none", "alice")]).await;
     world.became("billing", "none", "delivered").await;
     assert_eq!(
-        trace(told(&app, "capital", "traceparent")),
+        trace(header_of(&app, "capital", "traceparent")),
         trace(Some(TRACES[1].to_owned()))
     );
-    assert_eq!(told(&app, "odd", "traceparent"), None);
-    assert_eq!(told(&app, "none", "traceparent"), None);
+    assert_eq!(header_of(&app, "odd", "traceparent"), None);
+    assert_eq!(header_of(&app, "none", "traceparent"), None);
 }
 
 #[tokio::test]
@@ -95,7 +99,7 @@ async fn mailbox_keeps_traces_for_the_delivery() {
         .unwrap();
     assert_eq!(all, TRACES.join(","), "each once, in order");
     assert_eq!(
-        trace(told(&app, "a", "traceparent")),
+        trace(header_of(&app, "a", "traceparent")),
         trace(Some(TRACES[0].to_owned()))
     );
 }
@@ -175,9 +179,9 @@ mod exported {
         let app = world.app("app-1", &["alice"]).await;
         world.publish_traced("one", "traceparent", TRACES[0]).await;
         world.became("billing", "one", "delivered").await;
-        let told = told(&app, "one", "traceparent").unwrap();
-        assert_eq!(told[3..35], TRACES[0][3..35], "the publisher's trace");
-        assert_ne!(told, TRACES[0], "the span is the delivery's");
+        let header = header_of(&app, "one", "traceparent").unwrap();
+        assert_eq!(header[3..35], TRACES[0][3..35], "the publisher's trace");
+        assert_ne!(header, TRACES[0], "the span is the delivery's");
         world
             .eventually("both spans are exported", async || {
                 let posted = posted.lock().unwrap();

@@ -1,4 +1,5 @@
-//! JSON that its grammar permits and common readers refuse: such a reminder is refused alone, under its own name.
+//! JSON that its grammar permits and common readers refuse: such a reminder is refused alone, under
+//! its own name.
 
 use async_nats::HeaderMap;
 
@@ -65,9 +66,9 @@ async fn unreadable_data_refuses_its_reminder_alone() {
 
     let ids: Vec<_> = bad.iter().map(|(id, _)| *id).collect();
     for outcome in world.all_became("billing", &ids, "rejected").await {
-        let told = (outcome.error.as_deref(), outcome.user.as_deref());
+        let recorded = (outcome.error.as_deref(), outcome.user.as_deref());
         assert_eq!(
-            told,
+            recorded,
             (Some("invalid_data"), Some("alice")),
             "{}",
             outcome.id
@@ -158,13 +159,13 @@ async fn refused_reminder_keeps_id_and_user() {
         let outcome = world
             .became("billing", &format!("inv-{n}"), "rejected")
             .await;
-        let told = (
+        let recorded = (
             outcome.error.as_deref(),
             outcome.user.as_deref(),
             outcome.set.as_str(),
         );
         assert_eq!(
-            told,
+            recorded,
             (Some("invalid_reminder"), Some("alice"), "p6"),
             "{beside}"
         );

@@ -1,4 +1,5 @@
-//! Ways to a JetStream that is not simply there: TLS first, WebSockets, a leaf node, another account.
+//! Ways to a JetStream that is not simply there: TLS first, WebSockets, a leaf node, another
+//! account.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! The simulation of the router as every test run makes it: a fixed slice of seeds, and a random one. `simulation/src` is the
-//! simulation; `cargo run -p bellhop-simulation -- --help` tells how to run it longer, or one seed again.
+//! The simulation of the router as every test run makes it: a fixed slice of seeds, and a random
+//! one. `simulation/src` is the simulation; `cargo run -p bellhop-simulation -- --help` tells how
+//! to run it longer, or one seed again.
 
 use std::io::Write;
 

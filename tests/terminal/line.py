@@ -50,11 +50,11 @@ class Line:
             task.cancel()
         await asyncio.gather(*self.connections, return_exceptions=True)
 
-    async def mend(self):
+    async def restore(self):
         await self.start()
 
     def freeze(self):
-        """Nothing gets through, and nobody is told."""
+        """Nothing gets through, without a notice to either side."""
         self.flows.clear()
 
     async def stop(self):

@@ -68,7 +68,7 @@ class House(World):
     async def rules_count(self):
         """Whether the last rule that was put has an effect yet."""
         id = f"rules-{time.monotonic()}"
-        await self.send("probe", reminder(id, "nobody", content="secret", tags=["secret"]))
+        await self.send("probe", reminder(id, "stranger", content="secret", tags=["secret"]))
         [outcome] = await self.until(lambda: self.trail["probe", id][:1], f"{id} has an outcome")
         return outcome["outcome"] == "blocked"
 
@@ -99,7 +99,7 @@ class Scene:
         return line
 
     async def person(self, name, line=None, scripts=(), **device):
-        """Somebody who signs in, at a device of their own. Its browser runs these scripts before any page's own."""
+        """A user who signs in, with a device of their own. Its browser runs these scripts before any page's own."""
         person = Person(name, line or await self.line(), await self.browser.new_context(**device))
         for script in scripts:
             await person.context.add_init_script(script)
@@ -140,7 +140,7 @@ class Terminal:
 
 
 class Person:
-    """Somebody at a browser window."""
+    """A user at a browser window."""
 
     def __init__(self, name, line, context):
         self.name, self.line, self.context, self.page = name, line, context, None
@@ -173,8 +173,8 @@ class Person:
         self.is_cut = True
         return self.line.cut()
 
-    async def mend(self):
-        await self.line.mend()
+    async def restore(self):
+        await self.line.restore()
         await self.is_("Connected")
 
     @property
@@ -219,17 +219,17 @@ async def live(h):
 
 
 async def away_and_back(h):
-    """What was published while nobody was there comes on return, in order, each once."""
+    """Reminders that were published while no user was there arrive on return, in order, each once."""
     ben = await h.person("ben")
     await h.send("billing", reminder("away-0", "ben"))
     await ben.sees(*contents("away-0", user="ben"))
     await ben.cut()
-    await ben.is_("Connecting again …")
+    await ben.is_("Reconnecting …")
     ids = [f"away-{n}" for n in range(1, 9)]
     for id in ids:
         await h.send("billing", reminder(id, "ben"))
     await h.became("parked", "billing", *ids)
-    await ben.mend()
+    await ben.restore()
     await ben.sees(*contents("away-0", *ids, user="ben"))
     await see(ben.items.first.locator(".tags")).to_contain_text("waited in the mailbox since")
     await h.became("delivered", "billing", *ids)
@@ -242,12 +242,12 @@ async def two_devices(h):
     for device in (desk, phone):
         await device.sees(*contents("two-1", user="cleo"))
     await phone.cut()
-    await phone.is_("Connecting again …")
+    await phone.is_("Reconnecting …")
     await h.send("billing", *(reminder(f"two-{n}", "cleo") for n in (2, 3)))
     await desk.sees(*contents("two-1", "two-2", "two-3", user="cleo"))
     await h.became("delivered", "billing", "two-3")
     same(await phone.items.count(), 1, "what the phone has without a line")
-    await phone.mend()
+    await phone.restore()
     await phone.sees(*contents("two-1", "two-2", "two-3", user="cleo"))
     await desk.page.close()
     await h.send("billing", reminder("two-4", "cleo"))
@@ -343,7 +343,7 @@ async def a_worker_that_does_not_load(h):
 
 
 async def frozen_windows(h):
-    """While no window of somebody answers that one is away, though their worker runs; and nothing is lost with it."""
+    """While no window of a user answers, that user is away, though their worker runs; and nothing is lost with it."""
     vic = await h.person("vic")
     pages = [vic.page, await window(vic)]
     await see(pages[1].locator("#connection")).to_have_text("Connected")
@@ -369,11 +369,11 @@ async def a_dead_line_delivers_nothing(h):
     dora.line.freeze()
     await h.send("billing", reminder("dead-1", "dora"), reminder("dead-2", "dora"))
     await h.became("parked", "billing", "dead-1", "dead-2")
-    await h.until(lambda: has_gone(h.routes, "dora.web-1"), "the route of somebody who does not answer goes")
+    await h.until(lambda: has_gone(h.routes, "dora.web-1"), "the route of a user who does not answer goes")
     same(await dora.items.count(), 0, "what is on the page")
     dora.is_cut = True
     await dora.line.cut()
-    await dora.mend()
+    await dora.restore()
     await dora.sees(*contents("dead-1", "dead-2", user="dora"))
     await h.became("delivered", "billing", "dead-1", "dead-2")
 
@@ -385,19 +385,19 @@ async def has_gone(bucket, key):
         return True
 
 
-async def the_server_starts_anew(h):
+async def the_server_restarts(h):
     """A page outlives its server, stopped or killed: it connects again, and misses nothing."""
     terminal = Terminal(h.house, "web-2")
     await terminal.start()
     eva = await h.person("eva", await h.line(terminal.port))
-    await h.send("billing", reminder("anew-0", "eva"))
-    await eva.sees(*contents("anew-0", user="eva"))
+    await h.send("billing", reminder("again-0", "eva"))
+    await eva.sees(*contents("again-0", user="eva"))
     eva.is_cut = True
-    ids = ["anew-0"]
+    ids = ["again-0"]
     for how in (signal.SIGTERM, signal.SIGKILL):
         await terminal.end(how)
-        await eva.is_("Connecting again …")
-        ids.append(f"anew-{how.name}")
+        await eva.is_("Reconnecting …")
+        ids.append(f"again-{how.name}")
         await h.send("billing", reminder(ids[-1], "eva"))
         await h.became("parked", "billing", ids[-1])
         await terminal.start()
@@ -637,7 +637,7 @@ async def strangers(h):
     await nia.page.get_by_role("button", name="Sign out").click()
     for page in (nia.page, tab):
         await see(page.get_by_label("Your name")).to_be_visible(timeout=15_000)
-    same(await nia.context.cookies(nia.url + "as/nia/"), [], "cookies of somebody who is signed out")
+    same(await nia.context.cookies(nia.url + "as/nia/"), [], "cookies of a signed-out user")
 
 
 async def ask(port, method, path, headers, body):
@@ -667,12 +667,12 @@ async def signing_in(h):
     one.on_console = lambda message: None  # it complains of being refused
     await one.context.clear_cookies()
     await one.cut()
-    await line.mend()
+    await line.restore()
     await see(one.page.get_by_label("Your name")).to_be_visible(timeout=15_000)
 
 
 async def beside_the_demo(h):
-    """`bellhop demo` has something for whoever looks in, and its account stays right."""
+    """`bellhop demo` has something for visitors, and its account stays right."""
     log = h.dir / "demo.log"
     demo = spawn([h.program, "demo", "--terminal", "127.0.0.1:0", "--rate", "300"], log)
     h.processes.append(demo)
@@ -702,7 +702,7 @@ async def take_pictures(h, directory):
     await h.until(lambda: has_gone(h.routes, "alice.web-1"), "alice has left")
     await say("p2", "claims", title="Inspection booked", content="An expert looks at the damage of claim 7714 on Monday")
     await h.became("parked", "claims", "p2")
-    await alice.mend()
+    await alice.restore()
     await see(alice.items).to_have_count(2)
     twin = {"title": "Invoice due", "content": "invoice 981 over EUR 1,204.50 is due on Friday", "user": "alice", "tags": ["desk"]}
     await h.send("billing", twin | {"id": "p3"}, twin | {"id": "p4"}, twin | {"id": "p5"})

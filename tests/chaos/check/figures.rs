@@ -1,4 +1,4 @@
-//! How many, how often, how long.
+//! Numbers and durations of a run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use crate::logs::Micros;
 
 /// The app server whose users are connected all the time, and get a steady trickle.
 pub(crate) const STEADY: &str = "steady";
-/// What is not within any fault's window.
+/// The label for events outside of any fault's window.
 const QUIET: &str = "(no fault)";
 
-/// What a run amounts to.
+/// The numbers of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     sent: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Figures {
     by_kind: BTreeMap<String, Kind>,
 }
 
-/// What happened during the faults of one kind.
+/// The events during the faults of one kind.
 #[derive(Debug, Default)]
 struct Kind {
     faults: usize,

@@ -1,5 +1,5 @@
-//! The checker: says from the logs alone whether Bellhop kept its promises. Pure; it knows the contract and nothing of
-//! how Bellhop works, or of how the logs came about.
+//! The checker: says from the logs alone whether Bellhop kept its promises. Pure; it knows the
+//! contract and nothing of how Bellhop works, or of how the logs came about.
 
 mod figures;
 #[cfg(test)]
@@ -13,16 +13,17 @@ use crate::logs::{History, Micros, Outcome, Published, Reminder, Served};
 pub(crate) use figures::{Figures, STEADY};
 use windows::Windows;
 
-/// What can be wrong with a reminder.
+/// The errors of a reminder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Wrong {
-    /// It was acknowledged, accepted or announced, and has neither a final outcome nor a place in a mailbox.
+    /// It was acknowledged, accepted or announced, and has neither a final outcome nor a place in a
+    /// mailbox.
     Lost,
     /// It has a final outcome, and is in a mailbox.
     BothDoneAndWaiting,
     /// It is in a mailbox twice.
     WaitingTwice,
-    /// It is in the mailbox of somebody who is connected.
+    /// It is in the mailbox of a connected user.
     LeftInMailbox,
     /// It has more final outcomes than one.
     SecondOutcome,
@@ -34,16 +35,16 @@ pub(crate) enum Wrong {
     OutOfOrder,
     /// It reached another user.
     Misdelivered,
-    /// Nobody published it.
+    /// No source published it.
     Invented,
     /// It was accepted again, and no fault explains that.
     RepeatedWithoutFault,
 }
 
-/// What came out.
+/// The result.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// What is wrong, with the reminders.
+    /// The errors, with their reminders.
     pub(crate) wrong: BTreeMap<Wrong, Vec<Reminder>>,
     pub(crate) figures: Figures,
 }
@@ -67,7 +68,7 @@ impl fmt::Display for Verdict {
 struct Fate<'a> {
     user: &'a str,
     is_acknowledged: bool,
-    /// Who took it and when, the first first.
+    /// The app servers that accepted it, with times, the first one first.
     accepted: Vec<(Micros, &'a str)>,
     is_announced: bool,
     finals: Vec<&'a Outcome>,
@@ -190,7 +191,7 @@ fn decided<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdic
     }
 }
 
-/// Who is connected in the end.
+/// Returns the users who are connected at the end.
 fn connected(history: &History) -> BTreeSet<&str> {
     let mut connected = BTreeSet::new();
     for lines in history.served.values() {
@@ -247,7 +248,8 @@ fn judge_fate(
     }
 }
 
-/// Of each user, what was acknowledged is first accepted in the order in which each source published it.
+/// Of each user, what was acknowledged is first accepted in the order in which each source
+/// published it.
 fn judge_order(order: &[(&str, &str)], fates: &Fates<'_>, verdict: &mut Verdict) {
     let mut last: BTreeMap<(&str, &str), Micros> = BTreeMap::new();
     for key @ (source, id) in order {

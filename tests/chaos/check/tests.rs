@@ -81,7 +81,7 @@ fn outcome(reminder: &Reminder, second: i64) -> Outcome {
     }
 }
 
-/// What is wrong with the good history after this was done to it.
+/// Returns the errors in the good history after this change.
 fn wrong_after(change: impl FnOnce(&mut History)) -> Vec<Wrong> {
     let mut history = good();
     change(&mut history);
@@ -193,7 +193,7 @@ fn a_swap_is_found() {
         swap(history);
         history.published.get_mut("billing").unwrap()[1].event = Published::GivenUp { set: 0 };
     };
-    assert_eq!(wrong_after(unsure), [], "nobody knows when it was stored");
+    assert_eq!(wrong_after(unsure), [], "it is unknown when it was stored");
     let repeated = |history: &mut History| take_again(history, 0, 19, 22);
     assert_eq!(
         wrong_after(repeated),

@@ -1,11 +1,11 @@
-//! When there was a fault, and what it explains.
+//! The times of faults, and the effects that they explain.
 
 use crate::logs::{Fault, Line, Micros};
 
-/// A reminder taken this long before a fault may still be in flight when it begins: its request's time-out, and the
-/// storing of its outcome.
+/// A reminder taken this long before a fault may still be in flight when it begins: its request's
+/// time-out, and the storing of its outcome.
 const IN_FLIGHT: Micros = 2_500_000;
-/// What was held up by a fault may still be on its way this long after all is well.
+/// Time for which delayed reminders may still be on their way after everything is healthy.
 const AFTERMATH: Micros = 2_000_000;
 
 /// A fault.
@@ -13,7 +13,7 @@ const AFTERMATH: Micros = 2_000_000;
 pub(super) struct Window {
     pub(super) kind: String,
     pub(super) begins: Micros,
-    /// When all was well again; the end of time where that was not seen.
+    /// Time at which everything was healthy again; the end of time if it was not seen.
     pub(super) healed: Micros,
 }
 

@@ -1,4 +1,5 @@
-//! Answers to deliveries and heartbeats, as any app server may give them. What is one is written and read back as the same.
+//! App servers' answers to deliveries and heartbeats, with any bytes. What is one is written and
+//! read back as the same.
 #![no_main]
 
 use bellhop_protocol::wire::answer::{DeliveryAnswer, HeartbeatAnswer, read};

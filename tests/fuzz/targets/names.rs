@@ -1,4 +1,5 @@
-//! Subjects and keys, as they come from the wire. A token names one thing, and that is written as the same token.
+//! Subjects and keys, as they come from the wire. A token names one thing, and that is written as
+//! the same token.
 #![no_main]
 
 use bellhop_protocol::token::{InstanceName, Source, Tag, UserId};

@@ -1,5 +1,5 @@
-//! `data` of any kind. Checking it never fails in another way than by its result, and what it lets through, a reader of common bounds
-//! reads.
+//! `data` of any kind. Checking it never fails in another way than by its result, and what it lets
+//! through, a reader of common bounds reads.
 #![no_main]
 
 use bellhop_protocol::reminder::readable;

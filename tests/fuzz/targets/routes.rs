@@ -1,5 +1,5 @@
-//! Routes, as anybody may put them. A key has one reading and one writing; a subject can be published to, and is no pattern and none of
-//! the server's.
+//! Routes, as anybody may put them. A key has one reading and one writing; a subject can be
+//! published to, and is not a pattern and none of the server's.
 #![no_main]
 
 use bellhop_protocol::wire::route::{read_key, read_subject};

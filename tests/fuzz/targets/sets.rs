@@ -1,5 +1,5 @@
-//! Sets as anybody may publish them. What is valid keeps to the bounds; published again as it would be delivered it is the same; and an
-//! event of it is written and read back as the same.
+//! Sets as anybody may publish them. What is valid keeps to the bounds; published again as it would
+//! be delivered it is the same; and an event of it is written and read back as the same.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use crate::harness::{World, escape};
 
-/// Who is connected to it.
+/// The connected users.
 pub(super) const USERS: [&str; 2] = ["alice", "a.b 张三"];
 
-/// Who leaves when nobody else is asked about.
+/// The user who leaves when a heartbeat asks only about this one.
 pub(super) const LEAVER: &str = USERS[1];
 
-/// What is wrong with an app server. `Mute`, `Dies` and `Slow` are about requests of one kind, `heartbeat` or `deliver`.
+/// A fault of an app server. `Mute`, `Dies` and `Slow` are about requests of one kind, `heartbeat`
+/// or `deliver`.
 pub(super) enum Fault {
     None,
     /// Puts other routes: for a key and its value; none, if the key is empty.
@@ -28,11 +29,11 @@ pub(super) enum Fault {
     Confirms(fn(&[String]) -> Vec<String>),
     /// Refuses others, of those in the request.
     Refuses(fn(&[Value]) -> Vec<Value>),
-    /// Answers this.
+    /// Answers with this body.
     Says(&'static str, &'static str),
     /// Answers with an error of a NATS micro service.
     ServiceError(&'static str),
-    /// Answers this much later.
+    /// Delays its answers by this much.
     Slow(&'static str, Duration),
     /// Leaves requests unanswered.
     Mute(&'static str, fn(&[u8]) -> bool),
@@ -44,7 +45,7 @@ pub(super) enum Fault {
     Serial(Duration),
     /// Takes a reminder that comes again for a stranger's.
     RefusesRepeats,
-    /// Says of all requests under way together what it refused.
+    /// Answers all requests in flight with the refusals of all of them.
     MixesUp,
     /// Reads JSON of up to 32 levels.
     ReadsShallow,
@@ -57,12 +58,12 @@ struct App {
     fault: Fault,
     accepted: Mutex<BTreeSet<String>>,
     refused: Mutex<Vec<Value>>,
-    /// Whether it was asked about [`LEAVER`] alone, who leaves then.
+    /// True if it was asked only about [`LEAVER`], who leaves then.
     has_left: AtomicBool,
     leavers_route: String,
 }
 
-/// Who of these is connected.
+/// Returns those of these users who are connected.
 pub(super) fn connected(asked: &[String]) -> Vec<String> {
     asked
         .iter()
@@ -71,7 +72,7 @@ pub(super) fn connected(asked: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// What of these is for nobody who is connected, in the contract's words.
+/// Returns the refusals of these reminders: those for users who are not connected.
 pub(super) fn refused(reminders: &[Value]) -> Vec<Value> {
     let is_for_stranger = |one: &&Value| !USERS.iter().any(|user| one["user"] == **user);
     reminders

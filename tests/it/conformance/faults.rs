@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::app::{Fault, USERS, connected, refuse, refused};
 
-/// Longer than the five seconds that an answer may take here, and shorter than anybody waits for one.
+/// Longer than the five seconds that an answer may take here, and shorter than anybody waits for
+/// one.
 const LATE: Duration = Duration::from_secs(7);
 
-/// What is wrong, how it is planted, and the rules that it breaks.
+/// A fault's name, its construction, and the rules that it breaks.
 pub(super) type Planted = (&'static str, fn() -> Fault, &'static [&'static str]);
 
 const HEARTBEAT: &str = "heartbeat";
@@ -29,7 +30,7 @@ fn json(request: &[u8]) -> Option<Value> {
     serde_json::from_slice(request).ok()
 }
 
-/// Whether a request has a field that is none of the contract's.
+/// Returns true if a request has an unknown field.
 fn is_unknown(request: &[u8]) -> bool {
     json(request)
         .and_then(|request| Some(request.as_object()?.contains_key("version")))
@@ -88,7 +89,7 @@ pub(super) const FAULTS: &[Planted] = &[
         &["heartbeat-answer"],
     ),
     (
-        "confirms nobody",
+        "confirms no user",
         || Fault::Confirms(|_| Vec::new()),
         &["heartbeat-connected"],
     ),
@@ -110,7 +111,7 @@ pub(super) const FAULTS: &[Planted] = &[
         &["heartbeat-stranger", "heartbeat-names"],
     ),
     (
-        "names whom nobody asked about",
+        "names users outside the request",
         || Fault::Confirms(|_| USERS.map(str::to_owned).into()),
         &["heartbeat-asked"],
     ),

@@ -1,4 +1,5 @@
-//! The conformance kit: an app server that keeps the contract passes, and each planted fault fails its own rules.
+//! The conformance kit: an app server that keeps the contract passes, and each planted fault fails
+//! its own rules.
 
 mod app;
 mod faults;
@@ -16,10 +17,11 @@ use crate::harness::{Ended, World, bellhop_within};
 use app::{Fault, LEAVER, USERS, start};
 use faults::{FAULTS, Planted};
 
-/// App servers that are tried at a time. Most of the time goes by in waiting for answers that do not come.
+/// App servers that are tried at a time. Most of the time goes by in waiting for answers that do
+/// not come.
 const AT_ONCE: usize = 16;
 
-/// How long a trial may take: some faults leave several requests unanswered.
+/// Maximum time for a trial: some faults leave several requests unanswered.
 const TRIAL: Duration = Duration::from_secs(90);
 
 async fn world() -> World {
@@ -79,11 +81,11 @@ async fn an_app_server_that_keeps_the_contract_passes() {
         "{report:#}"
     );
     assert_eq!(report["users"].as_array().unwrap().len(), USERS.len());
-    let told = conformance(&world, "app 1", &[]).await.succeeded();
+    let output = conformance(&world, "app 1", &[]).await.succeeded();
     let all_that_stay = report["passed"].as_u64().unwrap() - 3;
     assert!(
-        told.ends_with(&format!("{all_that_stay} passed, 0 failed, 0 not tried\n")),
-        "{told}"
+        output.ends_with(&format!("{all_that_stay} passed, 0 failed, 0 not tried\n")),
+        "{output}"
     );
 }
 
@@ -198,7 +200,7 @@ async fn rules_behind_a_failure_are_skipped() {
     assert_eq!(
         with_verdict(&report, "failed"),
         failed.into(),
-        "nobody is there: {report:#}"
+        "no app server is there: {report:#}"
     );
     assert_eq!(
         with_verdict(&report, "passed"),
@@ -211,14 +213,14 @@ async fn rules_behind_a_failure_are_skipped() {
         Fault::Dies("deliver", |request| request.len() > 100_000),
     )
     .await;
-    let told = conformance(&world, "app-2", &[]).await;
+    let output = conformance(&world, "app-2", &[]).await;
     let died_of = "FAILED     delivery-full             no answer within 10s\n";
     let not_tried =
         "not tried  at-once                   it has not answered since delivery-full\n";
     assert!(
-        told.stdout.contains(died_of) && told.stdout.contains(not_tried),
+        output.stdout.contains(died_of) && output.stdout.contains(not_tried),
         "{}",
-        told.stdout
+        output.stdout
     );
 }
 

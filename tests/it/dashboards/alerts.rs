@@ -8,10 +8,10 @@ use super::exported::Exported;
 use super::{files, none, query};
 use crate::harness::prometheus::{Prometheus, promtool};
 
-/// What every entry of the runbooks has.
+/// The parts of every entry of the runbooks.
 const PARTS: [&str; 3] = ["**Means.**", "**Confirm.**", "**Do.**"];
 
-/// What a Prometheus has loaded.
+/// The alerts that Prometheus has loaded.
 #[derive(Debug, Deserialize)]
 pub(super) struct Loaded {
     groups: Vec<Group>,
@@ -35,7 +35,7 @@ pub(super) struct Alert {
     pub(super) name: String,
     pub(super) query: String,
     labels: BTreeMap<String, String>,
-    /// What people are told.
+    /// The texts for people.
     annotations: BTreeMap<String, String>,
 }
 
@@ -64,7 +64,7 @@ impl Loaded {
 }
 
 impl Alert {
-    /// What is wrong with it, where it is tried by `tests` and explained by `runbooks`.
+    /// Returns its problems: it must have a test in `tests` and an entry in `runbooks`.
     fn complaints(&self, tests: &str, runbooks: &BTreeMap<String, &str>) -> Vec<&'static str> {
         let said = |name| {
             self.annotations

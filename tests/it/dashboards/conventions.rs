@@ -1,4 +1,4 @@
-//! What everybody who opens a dashboard may rely on.
+//! The conventions of all dashboards.
 
 use std::collections::BTreeSet;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::files;
 
-/// What Prometheus makes itself, and the labels of it.
+/// Prometheus's own metrics, with their labels.
 const OF_PROMETHEUS: [(&str, &[&str]); 2] = [("up", &[]), ("ALERTS", &["alertname", "alertstate"])];
-/// What the client library tells of the process.
+/// The client library's metrics of the process.
 const OF_PROCESS: [(&str, &str); 7] = [
     ("process_cpu_seconds_total", "counter"),
     ("process_max_fds", "gauge"),
@@ -16,7 +16,7 @@ const OF_PROCESS: [(&str, &str); 7] = [
     ("process_threads", "gauge"),
     ("process_virtual_memory_bytes", "gauge"),
 ];
-/// What Prometheus adds to everything it scrapes.
+/// The labels that Prometheus adds to everything it scrapes.
 const OF_TARGETS: [&str; 2] = ["job", "instance"];
 /// The ends of the names of a histogram's series.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
@@ -82,13 +82,13 @@ impl Metric {
         }
     }
 
-    /// Whether its series have this label.
+    /// Returns true if its series have this label.
     pub(super) fn has(&self, label: &str) -> bool {
         let of_kind = self.kind == "histogram" && label == "le";
         of_kind || OF_TARGETS.contains(&label) || self.labels.contains_key(label)
     }
 
-    /// Whether a label can have this value.
+    /// Returns true if a label can have this value.
     pub(super) fn can_be(&self, label: &str, value: &str) -> bool {
         self.labels
             .get(label)

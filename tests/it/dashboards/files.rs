@@ -1,4 +1,5 @@
-//! The dashboards as Grafana reads them, as far as they are looked at here; and where all files lie.
+//! The dashboards as Grafana reads them, as far as they are looked at here; and where all files
+//! lie.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use super::query;
 use crate::harness::prometheus::Prometheus;
 use crate::harness::{Reply, World, from_now, reminder, with};
 
-/// What Grafana puts for its variables, with a scrape each second.
+/// The values of Grafana's variables, with a scrape each second.
 const VARIABLES: [(&str, &str); 4] = [
     ("$__rate_interval", "10s"),
     ("$__range", "1m"),
@@ -40,7 +40,7 @@ async fn every_panel_and_alert_query_has_data() {
     ];
     let world = World::without_members(account, &settings).await;
     world.serve().await;
-    everything_told_is_known(&world).await;
+    every_exported_metric_is_known(&world).await;
     let address = world.member().address().unwrap().to_string();
     let config = files::text("dashboards/prometheus.yml")
         .replace("127.0.0.1:9411", &address)
@@ -70,14 +70,14 @@ async fn every_panel_and_alert_query_has_data() {
     }
 }
 
-/// What the member tells is what dashboards are compared with.
-async fn everything_told_is_known(world: &World) {
-    let told = world.member().probe("GET", "/metrics").await.unwrap().body;
-    let told = told
+/// Checks that the dashboards' list of metrics has everything that the member exports.
+async fn every_exported_metric_is_known(world: &World) {
+    let exported_text = world.member().probe("GET", "/metrics").await.unwrap().body;
+    let exported_text = exported_text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     assert_eq!(
-        told.collect::<Vec<_>>(),
+        exported_text.collect::<Vec<_>>(),
         Exported::read().names().collect::<Vec<_>>()
     );
 }
@@ -117,7 +117,8 @@ async fn without_data(prometheus: &Prometheus, queries: &[String]) -> Vec<String
     silent
 }
 
-/// Alice is there and stands in for carol; dave's app server is busy, erin's says nothing; there are rules, good and bad.
+/// Alice is there and stands in for carol; dave's app server is busy, erin's says nothing; there
+/// are rules, good and bad.
 async fn people(world: &World) {
     world.app("app-1", &["alice"]).await;
     world

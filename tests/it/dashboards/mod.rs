@@ -1,4 +1,5 @@
-//! Dashboards and alerts: against the metrics that exist, and against a real Prometheus that scrapes a real Bellhop.
+//! Dashboards and alerts: against the metrics that exist, and against a real Prometheus that
+//! scrapes a real Bellhop.
 
 mod alerts;
 mod conventions;
@@ -7,7 +8,7 @@ mod files;
 mod live;
 mod query;
 
-/// What a list of complaints must be.
+/// Checks that there are no complaints.
 #[track_caller]
 fn none(complaints: Vec<String>) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));

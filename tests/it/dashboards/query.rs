@@ -1,4 +1,4 @@
-//! What an expression reads, and what may be wrong with it.
+//! The inputs of an expression, and its problems.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use promql_parser::util::{ExprVisitor, walk_expr};
 
 use super::exported::{Exported, Metric};
 
-/// Grafana's variables, and what stands for them where nobody asks: times that no query would say itself.
+/// Grafana's variables, and their values when there is no dashboard: times that no query would say
+/// itself.
 const RATE_INTERVAL: (&str, Duration) = ("$__rate_interval", Duration::from_secs(1_234));
 const RANGE: (&str, Duration) = ("$__range", Duration::from_secs(4_321));
 
-/// What of an expression is looked at.
+/// The checked parts of an expression.
 #[derive(Default)]
 struct Parts {
     /// The series that it reads: at a moment, or over a time, by a function.
@@ -79,7 +80,7 @@ pub(super) fn metrics<'e>(query: &str, exported: &'e Exported) -> Vec<&'e str> {
         .collect()
 }
 
-/// What is wrong with an expression: it does not parse, or reads what does not exist.
+/// Returns the problems of an expression: it does not parse, or reads metrics that do not exist.
 pub(super) fn complaints(query: &str, exported: &Exported) -> Vec<String> {
     let parts = match parsed(query) {
         Ok(expression) => Parts::of(&expression),
@@ -117,7 +118,7 @@ pub(super) fn complaints(query: &str, exported: &Exported) -> Vec<String> {
     complaints
 }
 
-/// What is wrong with a panel's expression beyond that: it does not follow the variables.
+/// Returns further problems of a panel's expression: it does not follow the variables.
 pub(super) fn panel_complaints(query: &str) -> Vec<String> {
     let Ok(expression) = parsed(query) else {
         return Vec::new();
@@ -157,7 +158,7 @@ pub(super) fn panel_complaints(query: &str) -> Vec<String> {
     complaints
 }
 
-/// What an alert compares or joins: each must have data, or the alert could never fire.
+/// Returns the operands of an alert: each must have data, or the alert could never fire.
 pub(super) fn operands(query: &str) -> Vec<String> {
     fn collect(expression: &Expr, into: &mut Vec<String>) {
         match expression {
@@ -189,7 +190,7 @@ fn parsed(query: &str) -> Result<Expr, String> {
     parser::parse(&query)
 }
 
-/// What a matcher asks for and no series has.
+/// Returns the label or value that a matcher requires and no series has.
 fn mismatch(name: &str, metric: &Metric, matcher: &Matcher) -> Option<String> {
     let (label, value) = (&matcher.name, &matcher.value);
     if !metric.has(label) {

@@ -1,4 +1,5 @@
-//! What lies in NATS, what app servers took, and what the contract says of both.
+//! The content of NATS, the reminders that app servers accepted, and the protocol's demands on
+//! both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::{LATER, Outcome, Take, World, escape, few};
 impl World {
     // What app servers took.
 
-    /// What app servers took so far, in order.
+    /// Returns the reminders that app servers accepted so far, in order.
     pub(crate) fn takes(&self) -> Vec<Arc<Take>> {
         self.seen_by_apps.takes()
     }
@@ -52,7 +53,7 @@ impl World {
         self.takes()
             .into_iter()
             .find(|take| take.id() == id)
-            .unwrap_or_else(|| panic!("nobody took {id}"))
+            .unwrap_or_else(|| panic!("no app server took {id}"))
     }
 
     /// A user's reminders in the order in which they were first taken.
@@ -89,13 +90,14 @@ impl World {
             .unwrap()
     }
 
-    /// Whether the user has a route at the instance.
+    /// Returns true if the user has a route at the instance.
     pub(crate) async fn has_route(&self, user: &str, instance: &str) -> bool {
         let key = format!("{}.{}", escape(user), escape(instance));
         self.routes().await.get(key).await.unwrap().is_some()
     }
 
-    /// Writes down who may get the user's reminders, as somebody does who knows the contract or does not.
+    /// Stores the user's associates, as a program does that knows the contract or
+    /// does not.
     pub(crate) async fn put_associates(&self, user: &str, value: impl ToString) {
         let bucket = self
             .jetstream
@@ -108,7 +110,8 @@ impl World {
             .unwrap();
     }
 
-    /// How many reminders lie in mailboxes of these subjects, such as `bellhop.parked.*.alice`.
+    /// Returns the number of reminders in mailboxes of these subjects, such as
+    /// `bellhop.parked.*.alice`.
     pub(crate) async fn mailboxes(&self, subjects: &str) -> Result<usize, String> {
         let stream = self
             .jetstream
@@ -152,7 +155,7 @@ impl World {
             .map_err(|error| error.to_string())
     }
 
-    /// What a member says of itself.
+    /// Returns a member's record.
     pub(crate) async fn card(&self, member: &str) -> Option<Value> {
         let bucket = self.jetstream.get_key_value("bellhop_members").await.ok()?;
         bucket
@@ -162,7 +165,7 @@ impl World {
             .map(|card| serde_json::from_slice(&card).unwrap())
     }
 
-    /// What the members say of themselves, by name. A listing can miss one who speaks just then.
+    /// Returns the members' records, by name. A listing can miss one who speaks just then.
     pub(crate) async fn cards(&self) -> BTreeMap<String, Value> {
         let Ok(bucket) = self.jetstream.get_key_value("bellhop_members").await else {
             return BTreeMap::new();
@@ -181,7 +184,8 @@ impl World {
         cards
     }
 
-    /// Asks for messages of a consumer that a member reads. They never reach the member; here they show.
+    /// Asks for messages of a consumer that a member reads. They never reach the member; here they
+    /// show.
     pub(crate) async fn lose(&self, count: usize, consumer: [&str; 2]) -> Subscriber {
         let group = if consumer[0] == "BELLHOP_LOG" {
             Value::Null
@@ -216,8 +220,8 @@ impl World {
         .await;
     }
 
-    /// Waits until nothing is under way, and checks the contract's promise: every reminder of every acknowledged set
-    /// gets exactly one final outcome in the end, or is in a mailbox.
+    /// Waits until nothing is under way, and checks the contract's promise: every reminder of every
+    /// acknowledged set gets exactly one final outcome in the end, or is in a mailbox.
     pub(crate) async fn settle(&self) {
         self.quiet().await;
         self.within(LATER, "everything is settled", async || {
@@ -282,7 +286,7 @@ impl World {
             );
             assert!(
                 takes.contains(&(key, one.instance.clone().unwrap_or_default())),
-                "nobody took {one:?}"
+                "no app server took {one:?}"
             );
         }
     }

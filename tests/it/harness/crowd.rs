@@ -1,4 +1,5 @@
-//! A flow of numbered reminders through a crowd of users, for tests in which something happens in the middle of it.
+//! A flow of numbered reminders through a crowd of users, for tests in which something happens in
+//! the middle of it.
 
 use std::ops::Range;
 
@@ -52,8 +53,8 @@ impl World {
         .await;
     }
 
-    /// Waits for the whole flow, and checks it: everything arrived, each user's reminders in order, and each has one final
-    /// outcome.
+    /// Waits for the whole flow, and checks it: everything arrived, each user's reminders in order,
+    /// and each has one final outcome.
     pub(crate) async fn complete(&self, total: usize) {
         self.taken(&numbers(0..total)).await;
         self.settle().await;

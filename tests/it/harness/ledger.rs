@@ -1,4 +1,4 @@
-//! What Bellhop tells the world: the streams of outcomes and of refused input, read as anybody may.
+//! Bellhop's public records: the streams of outcomes and of refused input.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Whether nothing can come after it.
+    /// Returns true if no other outcome can follow.
     pub(crate) fn is_final(&self) -> bool {
         OUTCOMES.contains(&(&self.outcome, true))
     }
@@ -70,7 +70,7 @@ impl Rejected {
             .unwrap_or_default()
     }
 
-    /// What was wrong, for people.
+    /// Returns the detail of the refusal.
     pub(crate) fn detail(&self) -> &str {
         self.headers
             .get("Bellhop-Error-Detail")
@@ -79,7 +79,7 @@ impl Rejected {
     }
 }
 
-/// Follows a stream from its beginning, whenever somebody asks.
+/// Follows a stream from its beginning, on demand.
 pub(crate) struct Reader<T> {
     stream: Stream<()>,
     read: fn(StreamMessage) -> Vec<T>,

@@ -1,9 +1,10 @@
-//! One test's world: a nats-server, members, app servers, business systems, and what all of them said.
+//! One test's world: a nats-server, members, app servers, business systems, and what all of them
+//! said.
 //!
-//! Tests publish and read as strangers would, in the words of the contract; nothing here calls into Bellhop but the
-//! module that starts a nats-server. They wait for conditions with a deadline, never for a time. Everything ends with
-//! the [`World`], which also looks at what is wrong in any test: a member that died or panicked, a request that breaks
-//! the contract.
+//! Tests publish and read as strangers would, in the words of the contract; nothing here calls into
+//! Bellhop but the module that starts a nats-server. They wait for conditions with a deadline,
+//! never for a time. Everything ends with the [`World`], which also looks at what is wrong in any
+//! test: a member that died or panicked, a request that breaks the contract.
 
 mod checks;
 mod crowd;
@@ -33,14 +34,15 @@ pub(crate) use program::{Ended, Member, bellhop, bellhop_within, exchange};
 pub(crate) use proxy::Proxy;
 pub(crate) use publish::{from_now, numbers, reminder, with};
 
-/// How long a condition may take unless a test says otherwise.
+/// Maximum time for a condition, unless a test sets another one.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
-/// How long a condition may take that many reminders, or a failure, stand before.
+/// Maximum time for a condition that depends on many reminders, or on a failure.
 pub(crate) const LATER: Duration = Duration::from_secs(30);
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// With this variable set, a test that fails leaves its directory behind: every log, and the server's store.
+/// With this variable set, a test that fails leaves its directory behind: every log, and the
+/// server's store.
 const KEEP_ENV: &str = "BELLHOP_IT_KEEP";
 
 /// A partition or two for each core is enough for a test, and quick to set up.
@@ -156,7 +158,8 @@ impl World {
         member
     }
 
-    /// Kills the first member and starts it again under its name, as a supervisor does: nobody must wait for its ttl.
+    /// Kills the first member and starts it again under its name, as a supervisor does: no user
+    /// must wait for its ttl.
     pub(crate) async fn kill_and_revive(&self) -> Arc<Member> {
         let name = self.member().name().to_owned();
         self.member_named(&name).kill(); // The latest of that name: the ones before are dead.
@@ -260,7 +263,7 @@ impl World {
         bellhop(&arguments, &[("NATS_URL", &self.url)], input).await
     }
 
-    /// Waits for a member that was told to end.
+    /// Waits for a member that was asked to end.
     pub(crate) async fn ended(&self, member: &Member) -> std::process::ExitStatus {
         let what = format!("{} ends", member.name());
         self.within(LATER, &what, async || {
@@ -318,7 +321,8 @@ impl World {
 
     // App servers.
 
-    /// Starts an app server to which these users are connected. It runs until the test ends or stops it.
+    /// Starts an app server to which these users are connected. It runs until the test ends or
+    /// stops it.
     pub(crate) async fn app(&self, name: &str, users: &[&str]) -> Arc<App> {
         self.app_at(name, None, users).await
     }
@@ -359,7 +363,7 @@ impl World {
         self.within(SOON, what, ready).await
     }
 
-    /// Waits for a condition, no longer than told, and not at all once something is wrong.
+    /// Waits for a condition, within a time limit, and not at all once there is a problem.
     pub(crate) async fn within<T>(
         &self,
         deadline: Duration,
@@ -389,13 +393,13 @@ impl World {
         }
     }
 
-    /// What is wrong in any test.
+    /// Returns a problem that fails any test.
     fn problem(&self) -> Option<String> {
         let members = self.members.lock().unwrap();
         let died = members
             .iter()
             .find(|member| !member.may_end() && member.status().is_some());
-        let died = died.map(|member| format!("{} ended, and nobody told it to", member.name()));
+        let died = died.map(|member| format!("{} ended unexpectedly", member.name()));
         self.seen_by_apps.first_violation().or(died)
     }
 

@@ -22,11 +22,11 @@ pub(crate) struct Member {
     name: String,
     log: PathBuf,
     child: Mutex<Child>,
-    /// The test has told it to end.
+    /// The test has asked it to end.
     may_end: AtomicBool,
 }
 
-/// What an address answered over HTTP.
+/// An answer over HTTP.
 #[derive(Debug)]
 pub(crate) struct Probed {
     pub(crate) status: u16,
@@ -91,7 +91,7 @@ impl Member {
         child.wait().unwrap();
     }
 
-    /// How it ended, once it has.
+    /// Returns its exit status, if it has ended.
     pub(crate) fn status(&self) -> Option<ExitStatus> {
         self.child.lock().unwrap().try_wait().unwrap()
     }
@@ -100,7 +100,7 @@ impl Member {
         self.may_end.load(Ordering::Relaxed)
     }
 
-    /// What it logged.
+    /// Returns its log.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -116,7 +116,7 @@ impl Member {
         )
     }
 
-    /// Where it answers probes, by its log.
+    /// Returns the address of its probes, from its log.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         let log = self.log();
         let line = log
@@ -138,7 +138,7 @@ impl Member {
             .map_err(|error| error.to_string())
     }
 
-    /// Whether it says that it is ready, and what it lacks.
+    /// Checks that it reports itself as ready; else returns the missing conditions.
     pub(crate) async fn is_ready(&self) -> Result<(), String> {
         let answer = self.probe("GET", "/readyz").await?;
         if answer.status == 200 {
@@ -192,7 +192,7 @@ pub(crate) async fn exchange(address: SocketAddr, request: &str) -> std::io::Res
     })
 }
 
-/// How a command ended, and what it said.
+/// The exit status and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -201,7 +201,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What it said, if it succeeded.
+    /// Returns its output, if it succeeded.
     #[track_caller]
     pub(crate) fn succeeded(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
@@ -248,7 +248,7 @@ pub(crate) async fn bellhop_within(
     }
 }
 
-/// The program, without a variable that somebody may have set for it.
+/// The program, without variables that the environment may have set for it.
 fn program(behind: &[String]) -> Command {
     let words: Vec<&OsStr> = behind
         .iter()
@@ -262,8 +262,8 @@ fn program(behind: &[String]) -> Command {
     command
 }
 
-/// A command of a program and its first arguments. Where util-linux has `setpriv`, Linux kills it when the thread that
-/// spawned it ends, so that it does not outlive a test run that is killed.
+/// A command of a program and its first arguments. Where util-linux has `setpriv`, Linux kills it
+/// when the thread that spawned it ends, so that it does not outlive a test run that is killed.
 pub(crate) fn tied(words: &[&OsStr]) -> Command {
     static HAS_SETPRIV: OnceLock<bool> = OnceLock::new();
     let tie = ["setpriv", "--pdeathsig", "KILL"].map(OsStr::new);

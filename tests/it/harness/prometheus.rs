@@ -11,12 +11,13 @@ use tempfile::TempDir;
 
 use super::{POLL, escape, program};
 
-/// With `none`, tests that need Prometheus are left out; with a directory, the programs in there are used.
+/// With `none`, tests that need Prometheus are left out; with a directory, the programs in there
+/// are used.
 const PROMETHEUS_ENV: &str = "BELLHOP_TEST_PROMETHEUS";
 /// To start on a loaded machine.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// What it logs when its configuration is loaded.
+/// Its log line when its configuration is loaded.
 const READY: &str = "Server is ready";
 
 /// A running Prometheus. It ends with this value.
@@ -27,7 +28,8 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one with this configuration and a file of rules beside it; none if tests are to do without.
+    /// Starts one with this configuration and a file of rules beside it; none if tests are to do
+    /// without.
     pub(crate) async fn start(config: &str, rules: &Path) -> Option<Self> {
         let programs = programs()?;
         let dir = TempDir::with_prefix("bellhop-prometheus-").unwrap();
@@ -55,7 +57,7 @@ impl Prometheus {
         })
     }
 
-    /// What its API says on this path.
+    /// Returns its API's answer on this path.
     pub(crate) async fn ask(&self, path: &str) -> Result<Value, String> {
         // A body comes in one piece by HTTP/1.0 alone.
         let request = format!("GET /api/v1/{path} HTTP/1.0\r\n\r\n");
@@ -71,7 +73,7 @@ impl Prometheus {
         }
     }
 
-    /// The values of an expression at this moment, but for those that are no number.
+    /// The values of an expression at this moment, except for values that are not numbers.
     pub(crate) async fn values(&self, expression: &str) -> Result<Vec<f64>, String> {
         // Percent-encoding is the contract's escaping by another character.
         let encoded = escape(expression).replace('=', "%");
@@ -111,7 +113,7 @@ pub(crate) fn promtool(dir: &Path, arguments: &[&str]) {
     );
 }
 
-/// Where it listens once it is ready, by its log.
+/// Returns its address once it is ready, from its log.
 async fn address(log: &Path) -> SocketAddr {
     let until = Instant::now() + START_DEADLINE;
     loop {
@@ -135,11 +137,14 @@ async fn address(log: &Path) -> SocketAddr {
 
 /// The directory of Prometheus's programs; none if tests are to do without.
 fn programs() -> Option<PathBuf> {
-    let told = std::env::var_os(PROMETHEUS_ENV);
-    if told.as_ref().is_some_and(|told| told == "none") {
+    let configured = std::env::var_os(PROMETHEUS_ENV);
+    if configured
+        .as_ref()
+        .is_some_and(|configured| configured == "none")
+    {
         return None;
     }
-    let path = told
+    let path = configured
         .or_else(|| std::env::var_os("PATH"))
         .unwrap_or_default();
     let found = std::env::split_paths(&path).find(|dir| {

@@ -1,5 +1,5 @@
-//! A proxy between a member and its nats-server that cuts connections: a message that ends the client's connection, as a
-//! test can have one without knowing any.
+//! A proxy between a member and its nats-server that cuts connections: a message that ends the
+//! client's connection, as a test can have one without knowing any.
 
 use std::sync::{Arc, Mutex};
 
@@ -38,7 +38,7 @@ struct State {
     markers: Vec<Vec<u8>>,
     /// Ends all connections of now.
     connections: CancellationToken,
-    /// How many a marker has ended.
+    /// Number of connections that a marker has ended.
     cuts: usize,
 }
 
@@ -60,7 +60,8 @@ impl Proxy {
         Self { url, state, task }
     }
 
-    /// Cuts each connection on which nats-server sends a message with these bytes, before they arrive.
+    /// Cuts each connection on which nats-server sends a message with these bytes, before they
+    /// arrive.
     pub(crate) fn cut_at(&self, marker: &str) {
         self.state
             .lock()
@@ -81,7 +82,7 @@ impl Proxy {
         hold
     }
 
-    /// How many connections a marker has ended.
+    /// Returns the number of connections that a marker has ended.
     pub(crate) fn cuts(&self) -> usize {
         self.state.lock().unwrap().cuts
     }
@@ -139,7 +140,7 @@ async fn wait(state: &Mutex<State>, bytes: &[u8]) {
     }
 }
 
-/// Who has sent something.
+/// The sender of data.
 #[derive(Clone, Copy)]
 enum Side {
     Client,

@@ -65,7 +65,8 @@ impl World {
         sent.unwrap().await.unwrap()
     }
 
-    /// Publishes a valid set as a careful business system does: under a message id, until it is acknowledged.
+    /// Publishes a valid set as a careful business system does: under a message id, until it is
+    /// acknowledged.
     pub(crate) async fn publish_surely(&self, source: &str, reminders: Vec<Value>) {
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", self.client.new_inbox());

@@ -14,34 +14,34 @@ use crate::run::{Failure, run};
 use crate::scenario::Scenario;
 use crate::shrink::shrink;
 
-/// How often a long exploration says how far it is.
+/// Interval at which a long exploration reports its progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// The last lines of a trace that are shown.
 const SHOWN: usize = 400;
 
-/// Which seeds to run.
+/// The seeds to run, and the limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Exploration {
     /// The first seed; the others follow.
     pub first: u64,
-    /// How many, at the most.
+    /// Maximum number of seeds.
     pub seeds: u64,
-    /// How long, at the most.
+    /// Maximum duration.
     pub time: Option<Duration>,
-    /// How many runs at a time.
+    /// Number of runs at a time.
     pub threads: usize,
-    /// Whether the machines check themselves, too.
+    /// True if the machines do not audit themselves.
     pub is_unaudited: bool,
-    /// Whether progress is told on stderr.
+    /// True if progress is reported on stderr.
     pub tells_progress: bool,
 }
 
-/// What an exploration found.
+/// The findings of an exploration.
 #[derive(Debug)]
 pub struct Findings {
-    /// How many seeds were run.
+    /// Number of seeds that were run.
     pub runs: u64,
-    /// What happened how often.
+    /// Numbers of events, by kind.
     pub tally: BTreeMap<&'static str, u64>,
     /// The first failure met.
     pub failed: Option<(Scenario, Failure)>,
@@ -80,11 +80,11 @@ impl Exploration {
                     is_over.store(true, Ordering::Relaxed);
                     failed
                         .lock()
-                        .expect("nobody panics here")
+                        .expect("no thread panics here")
                         .get_or_insert((scenario, failure));
                 }
             }
-            let mut tally = tally.lock().expect("nobody panics here");
+            let mut tally = tally.lock().expect("no thread panics here");
             own.into_iter()
                 .for_each(|(what, times)| *tally.entry(what).or_default() += times);
         };
@@ -92,11 +92,11 @@ impl Exploration {
             let workers: Vec<_> = (0..self.threads.max(1))
                 .map(|_| scope.spawn(work))
                 .collect();
-            let mut told = began;
+            let mut reported = began;
             while self.tells_progress && !workers.iter().all(|worker| worker.is_finished()) {
                 thread::sleep(Duration::from_millis(50));
-                if told.elapsed() >= PROGRESS {
-                    told = Instant::now();
+                if reported.elapsed() >= PROGRESS {
+                    reported = Instant::now();
                     let runs = next.load(Ordering::Relaxed);
                     eprintln!("{:>6} s  {runs} runs, all well", began.elapsed().as_secs());
                 }
@@ -104,14 +104,14 @@ impl Exploration {
         });
         Findings {
             runs: next.into_inner().min(self.seeds),
-            tally: tally.into_inner().expect("nobody panics here"),
-            failed: failed.into_inner().expect("nobody panics here"),
+            tally: tally.into_inner().expect("no thread panics here"),
+            failed: failed.into_inner().expect("no thread panics here"),
         }
     }
 }
 
-/// A failure as people want to see it: which seed, the shortest plan that fails in the same way, what happened in it, and how to
-/// run both again.
+/// A failure as people want to see it: which seed, the shortest plan that fails in the same way,
+/// what happened in it, and how to run both again.
 pub fn report(scenario: &Scenario, failure: &Failure) -> String {
     let short = shrink(scenario, failure);
     let outcome = run(&short, true);
@@ -140,7 +140,7 @@ pub fn report(scenario: &Scenario, failure: &Failure) -> String {
     text
 }
 
-/// How a scenario is run again.
+/// The command that repeats a scenario.
 pub const COMMAND: &str = "cargo run -p bellhop-simulation --";
 
 /// The first lines of a long text.

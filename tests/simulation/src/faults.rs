@@ -1,5 +1,5 @@
-//! What can go wrong. Each run draws which of it does, and how often: a world in which everything always fails never gets far enough
-//! to fail in an interesting way.
+//! The kinds of faults. Each run draws which of it does, and how often: a world in which everything
+//! always fails never gets far enough to fail in an interesting way.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use fastrand::Rng;
 pub enum Fault {
     /// A request to an instance never arrives.
     LostRequests,
-    /// An answer never arrives: nobody knows what became of the request.
+    /// An answer never arrives: the effect of the request is unknown.
     LostAnswers,
     /// A delivery arrives, and is accepted, long after its time-out.
     LateRequests,
@@ -22,7 +22,7 @@ pub enum Fault {
     Unreadable,
     /// App servers are busy, slow, hung, silent, gone or confused.
     Moods,
-    /// What usually takes milliseconds takes a quarter of a second.
+    /// Durations of milliseconds become a quarter of a second.
     Slowness,
     /// A user's route comes and goes, several times within milliseconds.
     Flapping,
@@ -40,7 +40,7 @@ pub enum Fault {
     Crashes,
     /// Another owner takes over, and the one before goes on for a while.
     FailOvers,
-    /// The owner is told to stop, and finishes what is in flight.
+    /// The owner is asked to stop, and finishes what is in flight.
     HandOvers,
     /// An append to mailboxes is not confirmed, whether it was stored or not.
     UnconfirmedAppends,
@@ -115,7 +115,7 @@ impl FromStr for Fault {
     }
 }
 
-/// How often each kind strikes in a run, in a thousandth of the occasions.
+/// The frequency of each kind in a run, in thousandths of the occasions.
 #[derive(Debug, Clone, Default)]
 pub struct Faults(BTreeMap<Fault, u32>);
 
@@ -132,7 +132,7 @@ impl Faults {
         )
     }
 
-    /// Which there are.
+    /// Returns the kinds that can strike.
     pub fn kinds(&self) -> impl Iterator<Item = Fault> + '_ {
         self.0.keys().copied()
     }
@@ -142,7 +142,7 @@ impl Faults {
         self.0.remove(&fault);
     }
 
-    /// How often.
+    /// Returns the frequency.
     pub fn often(&self, fault: Fault) -> u32 {
         self.0.get(&fault).copied().unwrap_or(0)
     }

@@ -1,5 +1,5 @@
-//! One run, and how it failed. Checks are assertions, so that a machine which panics by itself fails in the same way; where one
-//! stands tells failures apart.
+//! One run, and how it failed. Checks are assertions, so that a machine which panics by itself
+//! fails in the same way; where one stands tells failures apart.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,23 +9,23 @@ use std::sync::Once;
 use crate::scenario::Scenario;
 use crate::world::World;
 
-/// How a run failed.
+/// A failed check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Where the check stands: `file:line`.
+    /// The position of the check: `file:line`.
     pub place: String,
-    /// What it says.
+    /// The check's message.
     pub message: String,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// None if everything held.
     pub failure: Option<Failure>,
-    /// What happened how often.
+    /// Numbers of events, by kind.
     pub tally: BTreeMap<&'static str, u64>,
-    /// What happened when, a line each; empty where nobody asked for it.
+    /// The events in order, one per line; empty unless requested.
     pub trace: Vec<String>,
 }
 
@@ -35,9 +35,9 @@ thread_local! {
 }
 
 /// Runs a scenario to its end, or to its first failure.
-pub fn run(scenario: &Scenario, is_told: bool) -> Outcome {
+pub fn run(scenario: &Scenario, is_traced: bool) -> Outcome {
     listen_for_failures();
-    let mut world = World::new(scenario, is_told);
+    let mut world = World::new(scenario, is_traced);
     RUNNING.set(Some(None));
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
         world.live();

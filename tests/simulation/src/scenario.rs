@@ -1,5 +1,6 @@
-//! What a seed stands for: the settings, the faults and the plan of a run. All of it is drawn before the run begins, and every step
-//! of the plan has luck of its own, so that a step can be left out and the others stay what they are.
+//! The scenario of a seed: the settings, the faults and the plan of a run. All of it is drawn
+//! before the run begins, and every step of the plan has luck of its own, so that a step can be
+//! left out and the others stay what they are.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,7 +11,7 @@ use fastrand::Rng;
 
 use crate::faults::{Fault, Faults};
 
-/// Which run, and what of its plan is left out.
+/// A seed, and the omitted parts of its plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scenario {
     /// Draws settings, faults and plan.
@@ -28,11 +29,11 @@ pub struct Scenario {
 /// Something that happens from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Somebody publishes.
+    /// A source publishes.
     Publish,
-    /// Somebody connects, leaves or moves.
+    /// A user connects, leaves or moves.
     Roam,
-    /// Somebody writes associates down.
+    /// A user names associates.
     Associate,
     /// An app server begins to behave in another way.
     Mood,
@@ -42,7 +43,7 @@ pub enum Step {
     Crash,
     /// Another owner takes over from one that goes on.
     FailOver,
-    /// The owner is told to stop.
+    /// The owner is asked to stop.
     HandOver,
     /// The wall clock is set.
     ClockStep,
@@ -53,7 +54,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// What it belongs to, where it is a fault.
+    /// Returns the kind of the fault, if it is one.
     fn fault(self) -> Option<Fault> {
         match self {
             Self::Publish | Self::Roam | Self::Associate | Self::Rules => None,
@@ -67,7 +68,7 @@ impl Step {
         }
     }
 
-    /// How often it is planned, against the others.
+    /// Returns its frequency in plans, relative to the others.
     fn weight(self, faults: &Faults) -> u32 {
         let often = |fault, now_and_then, often| match faults.often(fault) {
             0 => 0,
@@ -111,7 +112,7 @@ pub struct Planned {
     pub number: usize,
     /// Milliseconds since the start.
     pub at: u64,
-    /// What happens.
+    /// The step.
     pub step: Step,
     /// Draws its details.
     pub luck: u64,
@@ -120,7 +121,7 @@ pub struct Planned {
 /// Settings of what reads the log.
 #[derive(Debug, Clone, Copy)]
 pub struct LogSettings {
-    /// How long a reminder's id is remembered.
+    /// Time for which a reminder's id is remembered.
     pub window: Duration,
     /// Bytes that may wait in a partition.
     pub queue_bytes: usize,
@@ -133,11 +134,11 @@ pub struct Plan {
     pub settings: Settings,
     /// The log's settings.
     pub log: LogSettings,
-    /// What goes wrong, and how often.
+    /// The frequencies of faults.
     pub faults: Faults,
-    /// How many users, others' users and app servers there are.
+    /// Numbers of users, other partitions' users, and app servers.
     pub people: (usize, usize, usize),
-    /// What happens, in the order of time.
+    /// The steps, in the order of time.
     pub steps: Vec<Planned>,
 }
 
@@ -182,7 +183,7 @@ impl Scenario {
         }
     }
 
-    /// What the run itself draws from.
+    /// Returns the generator of the run's own random numbers.
     pub fn rng(&self) -> Rng {
         Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.luck.wrapping_add(1))
     }

@@ -1,6 +1,8 @@
-//! The shortest plan that fails in the same way: steps and kinds of faults are left out for as long as it still does.
+//! The shortest plan that fails in the same way: steps and kinds of faults are left out for as long
+//! as it still does.
 //!
-//! A shorter plan draws its luck in another order, so it may fail only with other luck: each is tried with several.
+//! A shorter plan draws its luck in another order, so it may fail only with other luck: each is
+//! tried with several.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +11,8 @@ use crate::scenario::Scenario;
 
 /// The most runs that are spent on it: half a minute's worth.
 const MAX_RUNS: u32 = 40_000;
-/// How many kinds of luck a shorter plan is given to fail, at first, and how many times more where that was too few.
+/// Number of random seeds for which a shorter plan may fail, at first, and the factor by which it
+/// grows if that was too few.
 const LUCKS: u64 = 12;
 const MORE: u64 = 8;
 /// So few steps are short enough, once nothing more can be left out.

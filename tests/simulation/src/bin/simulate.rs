@@ -9,25 +9,26 @@ use bellhop_simulation::run::run;
 use bellhop_simulation::scenario::Scenario;
 use clap::Parser;
 
-/// Simulates the router with everything that can go wrong, each time with another seed, until a run fails.
+/// Simulates the router with everything that can go wrong, each time with another seed, until a run
+/// fails.
 ///
-/// A run that fails is shrunk to a short plan that fails in the same way, and printed with what happened in it and with the
-/// options that run it again. The exit code is 1 then.
+/// A run that fails is shrunk to a short plan that fails in the same way, and printed with what
+/// happened in it and with the options that run it again. The exit code is 1 then.
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Examples:\n  simulate --for 10m\n  simulate --seed 4711\n  simulate --seed 4711 --luck 3 --only 2,17,30"
 )]
 struct Cli {
-    /// How long to go on, such as `30s`, `10m`, `2h`
+    /// Duration of the search, such as `30s`, `10m`, `2h`
     #[arg(long = "for", value_name = "TIME")]
     time: Option<jiff::SignedDuration>,
-    /// How many seeds to run at the most [default: 20000, or no limit with --for]
+    /// Maximum number of seeds [default: 20000, or no limit with --for]
     #[arg(long)]
     seeds: Option<u64>,
     /// The first of them [default: a random one, which is printed]
     #[arg(long, value_name = "SEED")]
     first: Option<u64>,
-    /// How many runs at a time [default: one for each core]
+    /// Number of runs at a time [default: one for each core]
     #[arg(long)]
     threads: Option<usize>,
     /// Without the machine's audit of itself: by what can be seen from outside alone

@@ -18,27 +18,27 @@ const HEARTBEAT_TIMEOUT_MS: u64 = 300;
 /// A request that comes late comes within this time.
 const LATE_MS: u64 = 3_000;
 
-/// A delivery: who is told, and what.
+/// A delivery: the recipient, and the reminders.
 pub type Parts = Vec<(UserId, Vec<Id>)>;
 
-/// What is refused of it, or why nothing is known.
+/// The refused reminders, or the reason why they are unknown.
 type Answer = Result<Vec<(usize, usize, Refusal)>, Undelivered>;
 
-/// How an app server behaves.
+/// The behaviour of an app server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
     Well,
     /// Refuses some as busy.
     Busy,
-    /// Answers shortly before the time-out, or after it.
+    /// Its answers arrive shortly before the timeout, or after it.
     Slow,
-    /// Answers heartbeats, but deliveries too late or never.
+    /// Its answers to heartbeats arrive, and those to deliveries too late or never.
     Hung,
-    /// Answers nothing.
+    /// No answer arrives.
     Silent,
     /// Does not run.
     Gone,
-    /// Answers what nobody understands.
+    /// Its answers are invalid.
     Garbled,
 }
 
@@ -76,7 +76,7 @@ impl AppServer {
         }
     }
 
-    /// Who of these users is connected.
+    /// Returns those of these users who are connected.
     fn heartbeat(&self, users: &[UserId]) -> Result<Vec<UserId>, NoAnswer> {
         match self.mood {
             Mood::Well | Mood::Busy | Mood::Slow | Mood::Hung => Ok(users
@@ -131,7 +131,7 @@ impl World {
         users.iter().for_each(|user| self.may_come_back(user, app));
     }
 
-    /// How long an answer takes; none if it does not come in time.
+    /// Returns the delay of an answer; none if it does not arrive in time.
     fn answers_within(&mut self, app: usize, timeout: u64) -> Option<u64> {
         let is_lost = self.strikes(Fault::LostAnswers);
         let delay = match self.apps[app].mood {
@@ -256,9 +256,9 @@ impl World {
         parts: &Parts,
     ) {
         let Some(owner) = from else {
-            return parts
-                .iter()
-                .for_each(|(told, ids)| ids.iter().for_each(|id| self.accept(app, told, *id)));
+            return parts.iter().for_each(|(recipient, ids)| {
+                ids.iter().for_each(|id| self.accept(app, recipient, *id))
+            });
         };
         let instance = self.apps[app].instance.clone();
         let (answer, delay) = self.receive(app, parts);
@@ -276,7 +276,7 @@ impl World {
             .for_each(|(user, _)| self.may_come_back(user, app));
     }
 
-    /// What the sender learns, and when.
+    /// Returns the answer that the sender gets, and its time.
     fn receive(&mut self, app: usize, parts: &Parts) -> (Answer, u64) {
         let silence = (Err(NoAnswer::TimedOut.into()), DELIVERY_TIMEOUT_MS);
         if self.apps[app].mood != Mood::Gone
@@ -346,12 +346,16 @@ impl World {
         refused
     }
 
-    fn accept(&mut self, app: usize, told: &UserId, id: Id) {
-        self.tell_of(|| format!("app-{} accepts {id} for {told}", app + 1));
+    fn accept(&mut self, app: usize, recipient: &UserId, id: Id) {
+        self.tell_of(|| format!("app-{} accepts {id} for {recipient}", app + 1));
         let at = self.apps[app].instance.name.clone();
-        let is_repeat =
-            self.ledger
-                .accept(id, told, &at, self.settings.all_devices, self.wall_ms());
+        let is_repeat = self.ledger.accept(
+            id,
+            recipient,
+            &at,
+            self.settings.all_devices,
+            self.wall_ms(),
+        );
         self.count(if is_repeat {
             "accepted again"
         } else {

@@ -1,5 +1,5 @@
-//! The reference: each reminder, what became of it, and what may become of it. It knows nothing of how the machine decides;
-//! it knows the promises.
+//! The reference: each reminder, what became of it, and what may become of it. It knows nothing of
+//! how the machine decides; it knows the promises.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ pub type Id = usize;
 pub struct Reminder {
     /// Its id as its publisher and the outcomes call it.
     pub name: String,
-    /// Where it stands in the log; none for a copy.
+    /// Its position in the log; none for a copy.
     pub published: Option<Done>,
     pub user: UserId,
     pub source: Source,
-    /// What it says, and what the machine is told of that.
+    /// Its text, and the machine's view of that.
     pub says: String,
     pub text: Option<Arc<Text>>,
     pub expires_at: Option<i64>,
@@ -33,9 +33,10 @@ pub struct Reminder {
     pub is_unreadable: bool,
     /// No associate may get it.
     pub stays: bool,
-    /// Its set was lost by the server, or one before it, so that it may count as a repeat: it need not have an end.
+    /// Its set was lost by the server, or one before it, so that it may count as a repeat: it need
+    /// not have an end.
     pub is_optional: bool,
-    /// Every acceptance, in order: where, and who was told.
+    /// Every acceptance, in order: the app server, and the recipient.
     pub accepted_by: Vec<(InstanceName, UserId)>,
     /// A final fate was decided.
     pub is_settled: bool,
@@ -48,7 +49,7 @@ pub struct Reminder {
 }
 
 impl Reminder {
-    /// How the machine sees it when it is read from a mailbox.
+    /// Returns the machine's view of it when it is read from a mailbox.
     pub fn parked(&self, item: Item) -> Entry {
         let (source, text, may_reroute) = (self.source.clone(), self.text.clone(), false);
         let (expires_at, bytes, priority) = (self.expires_at, self.bytes, self.priority);
@@ -63,9 +64,11 @@ impl Reminder {
         }
     }
 
-    /// The user itself was told.
-    fn was_told(&self) -> bool {
-        self.accepted_by.iter().any(|(_, told)| *told == self.user)
+    /// The user itself got it.
+    fn was_delivered(&self) -> bool {
+        self.accepted_by
+            .iter()
+            .any(|(_, recipient)| *recipient == self.user)
     }
 }
 
@@ -73,8 +76,8 @@ impl Reminder {
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub reminders: Vec<Reminder>,
-    /// The latest of each user's reminders that was accepted for the first time, for each who was told: anywhere, and at
-    /// each app server.
+    /// The latest of each user's reminders that was accepted for the first time, for each who was
+    /// recipient: anywhere, and at each app server.
     latest: BTreeMap<(UserId, UserId, Option<InstanceName>), Id>,
 }
 
@@ -85,7 +88,7 @@ impl Ledger {
         self.reminders.len() - 1
     }
 
-    /// What the user gets of a reminder that an associate got.
+    /// Adds the user's copy of a rerouted reminder, and returns its id.
     pub fn add_copy(&mut self, of: Id) -> Id {
         let Reminder {
             name,
@@ -126,18 +129,19 @@ impl Ledger {
             .for_each(|id| self.reminders[id].is_touched = true);
     }
 
-    /// An app server accepts a reminder for somebody. Checks that it is not repeated without a fault, that everybody gets
-    /// only what is theirs, and the order. Returns true if it is a repeat.
+    /// An app server accepts a reminder for a user. Checks that it is not repeated without a
+    /// fault, that everybody gets only what is theirs, and the order. Returns true if it is a
+    /// repeat.
     pub fn accept(
         &mut self,
         id: Id,
-        told: &UserId,
+        recipient: &UserId,
         at: &InstanceName,
         goes_to_all: bool,
         wall_ms: i64,
     ) -> bool {
         let reminder = &mut self.reminders[id];
-        let place = (at.clone(), told.clone());
+        let place = (at.clone(), recipient.clone());
         let is_repeated = !reminder.accepted_by.is_empty();
         let is_repeated_here = reminder.accepted_by.contains(&place);
         let may_be_repeated = reminder.is_touched || (goes_to_all && !is_repeated_here);
@@ -145,21 +149,23 @@ impl Ledger {
             !is_repeated || may_be_repeated,
             "{id} is accepted again without a fault: {reminder:?}"
         );
-        let is_rerouted = *told != reminder.user;
+        let is_rerouted = *recipient != reminder.user;
         assert!(
             !is_rerouted || !reminder.stays,
-            "{id} is told to {told}: {reminder:?}"
+            "{id} is delivered to {recipient}: {reminder:?}"
         );
         reminder.accepted_by.push(place);
-        // What an associate's instance hung on goes another way, and others to the associate meanwhile. What an associate
-        // got, and a fault kept from being recorded, is the user's again: a repeat, behind what was parked meanwhile.
+        // What an associate's instance hung on goes another way, and others to the associate
+        // meanwhile. What an associate got, and a fault kept from being recorded, is the user's
+        // again: a repeat, behind what was parked meanwhile.
         let was_rerouted = reminder
             .accepted_by
             .iter()
-            .any(|(_, told)| *told != reminder.user);
+            .any(|(_, recipient)| *recipient != reminder.user);
         let may_be_late =
             reminder.is_overtaken || reminder.is_settled || (was_rerouted && reminder.is_touched);
-        // It expired on its way to one device, while another one, whose turn came then, was sent what follows.
+        // It expired on its way to one device, while another one, whose turn came then, was sent
+        // what follows.
         let was_left_out = goes_to_all && reminder.expires_at.is_some_and(|at| at <= wall_ms);
         for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(at.clone()))] {
             // What the server lost has no place in the order any more.
@@ -172,7 +178,7 @@ impl Ledger {
             }
             let latest = self
                 .latest
-                .entry((reminder.user.clone(), told.clone(), at))
+                .entry((reminder.user.clone(), recipient.clone(), at))
                 .or_insert(id);
             assert!(
                 *latest <= id || may_be_late,
@@ -183,7 +189,7 @@ impl Ledger {
         is_repeated
     }
 
-    /// Another one says the same to the user, no less urgently, and the user was told.
+    /// Another one says the same to the user, no less urgently, and the user got it.
     pub fn check_merged(&self, id: Id, into: &str) {
         let reminder = &self.reminders[id];
         let stands = |(other, one): (Id, &Reminder)| {
@@ -194,16 +200,17 @@ impl Ledger {
                 && one.name == into
                 && is_same
                 && reminder.priority <= one.priority
-                && one.was_told()
+                && one.was_delivered()
         };
         let found = self.reminders.iter().enumerate().any(stands);
         assert!(
             found,
-            "{id} is merged into `{into}`, and the user was not told that: {reminder:?}"
+            "{id} is merged into `{into}`, and the user did not get that: {reminder:?}"
         );
     }
 
-    /// A final fate was decided; an owner decides it once. Afterwards only a fault lets it be accepted again.
+    /// A final fate was decided; an owner decides it once. Afterwards only a fault lets it be
+    /// accepted again.
     pub fn settle(&mut self, id: Id, is_first: bool) {
         let reminder = &mut self.reminders[id];
         assert!(

@@ -54,7 +54,8 @@ use crate::scenario::{LogSettings, Plan, Planned, Scenario, Step};
 
 /// Later than any back-off, expiry or sweep of a run.
 const PATIENCE_MS: u64 = 300_000;
-/// More than any run needs: a machine that wants something for ever, without time passing, is stopped.
+/// More than any run needs: a machine that wants something for ever, without time passing, is
+/// stopped.
 const MAX_HAPPENINGS: u64 = 300_000;
 
 pub struct World {
@@ -68,33 +69,35 @@ pub struct World {
     start: Instant,
     /// Milliseconds since the start.
     at: u64,
-    /// How far the wall clock is ahead of that.
+    /// Difference between the wall clock and that clock.
     wall_ahead: i64,
     agenda: BTreeMap<(u64, u64), Happening>,
     scheduled: u64,
     happened: u64,
     nats: Nats,
     ledger: Ledger,
-    /// Whose reminders the machine routes.
+    /// The users whose reminders the machine routes.
     users: Vec<UserId>,
     /// Users of other partitions, who may be associates.
     strangers: Vec<UserId>,
     apps: Vec<AppServer>,
-    /// Who works the partition, or believes so, by number. The last one has the word.
+    /// The owners of the partition, or those that believe to be, by number. The last one has the
+    /// word.
     owners: BTreeMap<u64, Owner>,
     newest: u64,
-    /// What an owner had handed in that doubted, and whose process goes on, is recorded by then.
+    /// Time by which the outcomes of an owner that stopped in doubt, and whose process continues,
+    /// are recorded.
     flushed_at: u64,
     is_healing: bool,
     /// The machine checks itself after every step.
     is_audited: bool,
-    /// What happened how often.
+    /// Numbers of events, by kind.
     pub tally: BTreeMap<&'static str, u64>,
-    /// What is told of the run, where it is told at all.
+    /// The trace of the run, if it is requested.
     pub trace: Option<Vec<String>>,
 }
 
-/// What happens at some time.
+/// An event at some time.
 #[derive(Debug)]
 enum Happening {
     /// A step of the plan.
@@ -107,7 +110,7 @@ enum Happening {
     Arrives(Sent),
 }
 
-/// What goes on in an owner's process.
+/// An event in an owner's process.
 #[derive(Debug)]
 enum Inside {
     TakeOver(Stage),
@@ -117,7 +120,7 @@ enum Inside {
     News(Input),
     Submit(Records),
     Recorded(Records, u64),
-    /// Nobody knows what became of an append.
+    /// The effect of an append is unknown.
     Doubt,
     /// The reader takes its next set.
     ReadLog(ReaderId),
@@ -127,7 +130,7 @@ enum Inside {
     Checkpoint,
     EntriesStored(Subscriber, Checkpoint),
     PositionStored(Subscriber, Checkpoint, u64),
-    /// What a set has itself is worked.
+    /// The work for a set itself is done.
     SetWorked(Box<SetsWork>),
     /// Refused reminders of a slice are stored.
     Refused(Box<SliceRefused>),
@@ -137,7 +140,7 @@ enum Inside {
     LeaseEnds,
 }
 
-/// What is on its way to somebody else, and from which owner.
+/// A message on its way, and the owner that sent it.
 #[derive(Debug)]
 enum Sent {
     Delivery {
@@ -210,7 +213,7 @@ enum Sent {
 
 impl World {
     #[allow(clippy::disallowed_methods)] // Some instant is needed to count from; which one makes no difference.
-    pub fn new(scenario: &Scenario, is_told: bool) -> Self {
+    pub fn new(scenario: &Scenario, is_traced: bool) -> Self {
         let Plan {
             settings,
             log,
@@ -244,7 +247,7 @@ impl World {
             is_healing: false,
             is_audited: !scenario.is_unaudited,
             tally: BTreeMap::new(),
-            trace: is_told.then(Vec::new),
+            trace: is_traced.then(Vec::new),
         };
         let faults: Vec<_> = world
             .faults
@@ -270,7 +273,8 @@ impl World {
         }
     }
 
-    /// Everything gets well, and time passes until nothing is left to happen. Then every reminder has come to its end.
+    /// Everything gets well, and time passes until nothing is left to happen. Then every reminder
+    /// has come to its end.
     pub fn heal(&mut self) {
         self.tell_of(|| "everything heals".into());
         self.is_healing = true;
@@ -336,7 +340,7 @@ impl World {
         }
     }
 
-    /// What the wall clock shows.
+    /// Returns the time of the wall clock.
     fn wall_ms(&self) -> i64 {
         i64::try_from(self.at).expect("a run is short") + self.wall_ahead
     }
@@ -370,7 +374,7 @@ impl World {
         self.faults.strikes(&mut self.rng, fault)
     }
 
-    /// When an owner's machine wants a tick, and which.
+    /// Returns the time at which an owner's machine wants a tick, and the owner.
     fn deadline(&self) -> Option<(u64, u64)> {
         let millis = |at: Instant| {
             u64::try_from(at.saturating_duration_since(self.start).as_millis())
@@ -419,7 +423,7 @@ impl World {
             Happening::Inside(owner, what) if self.owners.contains_key(&owner) => {
                 self.go_on(owner, what)
             }
-            Happening::Begin | Happening::Inside(..) => {} // Somebody has begun; its process is no more.
+            Happening::Begin | Happening::Inside(..) => {} // An owner has begun, or its process has ended.
             Happening::Arrives(sent) => self.arrives(sent),
         }
     }

@@ -1,4 +1,5 @@
-//! What JetStream keeps: the log, positions, windows and outcomes, mailboxes with their fence, and the buckets.
+//! JetStream's content: the log, positions, windows and outcomes, mailboxes with their fence, and
+//! the buckets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::publishing::Stored;
 /// Routes, with the revisions of their keys.
 pub type Routes = BTreeMap<(UserId, Arc<Instance>), u64>;
 
-/// When the log was created: there is one in a run.
+/// Creation time of the log: there is one in a run.
 pub const CREATED_NS: i64 = 1;
 
 #[derive(Debug, Default)]
@@ -34,21 +35,22 @@ pub struct Nats {
     pub positions: BTreeMap<Subscriber, (Position, u64)>,
     /// Positions as a replica knows them that is behind.
     pub positions_seen: BTreeMap<Subscriber, (Position, u64)>,
-    /// What was stored of the idempotency windows.
+    /// The stored entries of the idempotency windows.
     pub entries: BTreeMap<Subscriber, Vec<Entries>>,
     /// The names in the outcomes, by the sequences of their messages.
     pub outcomes: BTreeMap<u64, Vec<(Subscriber, Done)>>,
     pub last_outcome: u64,
     /// Owners whose outcomes are refused.
     pub fenced: BTreeSet<u64>,
-    /// What is refused: sequence of its set, and place; the whole set, where there is none.
+    /// The refused input: the sequence of its set, its time, and its index; without an index the
+    /// whole set.
     pub rejected: BTreeSet<(u64, i64, Option<usize>)>,
     pub mailboxes: BTreeMap<UserId, BTreeMap<u64, Id>>,
-    /// Which owner may append to them.
+    /// The owner that may append to them.
     pub fence: u64,
     /// The last sequence in the stream of mailboxes.
     pub parked: u64,
-    /// What ever was in a mailbox.
+    /// The reminders that were ever in a mailbox.
     pub was_parked: BTreeSet<Id>,
     pub routes: Routes,
     /// The routes as a replica knows them that is behind.
@@ -57,7 +59,8 @@ pub struct Nats {
     pub associates: BTreeMap<UserId, Vec<UserId>>,
 }
 
-/// What of a mailbox is read: from the first to the last sequence, as far as the replica sees, so many at most.
+/// The range of a mailbox to read: from the first to the last sequence, as far as the replica sees,
+/// up to a maximum number.
 #[derive(Debug)]
 pub struct Reading {
     pub first: u64,
@@ -124,7 +127,8 @@ impl Nats {
         })
     }
 
-    /// What of a mailbox is found, where the next page begins, and whether nothing lies behind it.
+    /// Returns the found part of a mailbox, the beginning of the next page, and true if it is the
+    /// last page.
     pub fn read(&self, user: &UserId, reading: &Reading) -> (Vec<(Item, Id)>, u64, bool) {
         let Reading {
             first,
@@ -152,7 +156,8 @@ impl Nats {
     }
 }
 
-/// The name of a message of a mailbox. That stream loses nothing in a run, so its sequences are times.
+/// The name of a message of a mailbox. That stream loses nothing in a run, so its sequences are
+/// times.
 pub fn parked(sequence: u64) -> Done {
     Done::Parked {
         sequence,
@@ -160,7 +165,7 @@ pub fn parked(sequence: u64) -> Done {
     }
 }
 
-/// Where somebody may be connected, the newest route first.
+/// Returns the instances at which a user may be connected, the newest route first.
 pub fn routes_of(routes: &Routes, user: &UserId) -> Vec<Arc<Instance>> {
     let own = routes.iter().filter(|((owner, _), _)| owner == user);
     let mut found: Vec<_> = own

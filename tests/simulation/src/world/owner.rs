@@ -1,5 +1,5 @@
-//! A process that works the partition: a machine, and what the shell around it keeps in memory. Everything that the machine wants
-//! done is checked here.
+//! A process that works the partition: a machine, and what the shell around it keeps in memory.
+//! Everything that the machine wants done is checked here.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use super::subscribers::ALL;
 use super::{Inside, Sent, World};
 use crate::faults::Fault;
 
-/// The longest time between a confirmation and the delivery that it allows, when deliveries before it time out.
+/// The longest time between a confirmation and the delivery that it allows, when deliveries before
+/// it time out.
 const QUEUED_UP_TO_MS: u64 = 2_000;
 
 /// Whose reminders are in a request, how many, and whether they go to the user.
@@ -36,7 +37,8 @@ pub struct Owner {
     pub partition: Partition,
     /// It has read what there is, and works.
     pub is_loaded: bool,
-    /// What it found when it took over: mailboxes, where their reminders came from, and what is recorded.
+    /// The mailboxes that it found when it took over, with the origins of their reminders, and the
+    /// records.
     pub found: Vec<(UserId, MailboxSummary)>,
     pub parked_before: HashSet<Done>,
     pub recorded_before: HashSet<Done>,
@@ -45,11 +47,12 @@ pub struct Owner {
     pub revisions: BTreeMap<Subscriber, u64>,
     /// Up to this outcome it reads what earlier owners recorded.
     pub outcomes_until: u64,
-    /// Routes and associates as they were when it began to watch, and news since, until it is loaded.
+    /// Routes and associates as they were when it began to watch, and news since, until it is
+    /// loaded.
     pub news: Vec<Input>,
     /// A watch keeps its order.
     pub news_until: u64,
-    /// Who reads the log, and how far each has come.
+    /// The readers of the log, and their progress.
     pub readers: Readers,
     pub cursors: BTreeMap<ReaderId, u64>,
     pub is_reading: BTreeSet<ReaderId>,
@@ -57,13 +60,13 @@ pub struct Owner {
     pub is_cut: bool,
     /// The last set that it read.
     pub read: u64,
-    /// What it makes of the log, once it has taken over.
+    /// Its state of the log, once it has taken over.
     pub log: Option<PartitionLog>,
     pub sets: Option<SetsLog>,
     pub is_feeding: bool,
     /// Sets given to the machine, and how many of their parts are not settled.
     pub open: BTreeMap<u64, usize>,
-    /// Which reminder each handle stands for, and what it is called.
+    /// The reminder of each handle.
     pub items: BTreeMap<Item, Id>,
     pub names: BTreeMap<Item, Done>,
     /// A checkpoint is due; one is being stored; the last ones are; what was stored.
@@ -72,20 +75,20 @@ pub struct Owner {
     pub releasing: BTreeSet<Subscriber>,
     pub is_releasing: bool,
     pub stored: BTreeMap<Subscriber, (Mark, u64)>,
-    /// What the machine settled.
+    /// The items that the machine settled.
     pub settled: BTreeSet<Item>,
     /// And how many of these are not recorded and removed.
     pub unfinished: usize,
-    /// What it settled for good.
+    /// The reminders that it settled finally.
     pub over: BTreeSet<Id>,
     /// Parked reminders whose content is in memory.
     pub held: BTreeSet<Item>,
     /// Messages of a mailbox that the machine counts.
     pub counted: BTreeMap<UserId, BTreeSet<u64>>,
     delivering: BTreeMap<(Arc<Instance>, Company), Contents>,
-    /// When a connection was last confirmed, by a heartbeat or an accepted delivery.
+    /// Time at which a connection was last confirmed, by a heartbeat or an accepted delivery.
     confirmed: BTreeMap<(UserId, Arc<Instance>), u64>,
-    /// The same, for those who are told as associates.
+    /// The same, for associates.
     confirmed_associates: BTreeMap<(UserId, Arc<Instance>), u64>,
     /// Users with associates, and when each of them accepted a delivery last: until some time later
     /// nothing goes to associates.
@@ -95,7 +98,7 @@ pub struct Owner {
     counting: BTreeSet<UserId>,
     /// A batch of appends is under way.
     pub is_parking: bool,
-    /// What is recorded next, and when what is on its way will be.
+    /// The next records, and the times of those on their way.
     pub records: Records,
     pub recording_until: Option<u64>,
     pub stopping_since: Option<u64>,
@@ -160,7 +163,7 @@ impl Owner {
         );
     }
 
-    /// How far it has come in the log.
+    /// Returns its progress in the log.
     pub fn progress(&mut self) -> impl Iterator<Item = &mut Progress> {
         let of_sets = self.sets.as_mut().map(|sets| &mut sets.progress);
         of_sets
@@ -168,7 +171,7 @@ impl Owner {
             .chain(self.log.as_mut().map(|log| &mut log.progress))
     }
 
-    /// What is to be stored, of whom, where it has changed.
+    /// Returns the changed checkpoints to store, by subscriber.
     pub fn checkpoints(&mut self) -> impl Iterator<Item = (Subscriber, Checkpoint)> + '_ {
         let Self {
             readers,
@@ -204,7 +207,7 @@ impl Owner {
         self.confirmed_associates.extend(confirmed());
     }
 
-    /// What an answer means for the shell, before the machine is told.
+    /// Handles an answer's effects on the shell, before the machine gets it.
     fn take_note(&mut self, at: u64, has_lease: bool, input: &Input) {
         match input {
             Input::Delivered {
@@ -294,7 +297,7 @@ impl World {
         }
     }
 
-    /// What can go on without anything happening outside.
+    /// Continues work that needs no outside event.
     pub(super) fn keep_going(&mut self, number: u64) {
         if self.has_stopped(number) {
             return self.release(number);
@@ -349,7 +352,7 @@ impl World {
         self.inside(from, delay, Inside::Tell(Input::MailboxRead { user, page }));
     }
 
-    /// What the last owner had recorded is not told; its removal is finished.
+    /// Hides reminders that the last owner recorded, and finishes their removal.
     fn finish_removing(&mut self, from: u64, user: &UserId, mut page: Page) -> Page {
         let Some(owner) = self.owners.get(&from) else {
             return page;
@@ -368,7 +371,8 @@ impl World {
         page
     }
 
-    /// The leader is asked, which knows all that is stored. What the owner before had done with does not count.
+    /// The leader is asked, which knows all that is stored. What the owner before had done with
+    /// does not count.
     pub(super) fn count_is_served(&mut self, from: u64, user: UserId, known: Option<usize>) {
         let count = self.nats.mailbox(&user).count();
         let is_counted = known.is_none_or(|known| count < known);
@@ -527,7 +531,7 @@ impl World {
         self.send_heartbeat(number, app, users);
     }
 
-    /// What is held back is in memory, and was tried as often as it says.
+    /// Checks that a held-back reminder is in memory, and was tried as often as reported.
     fn hold_back(&mut self, number: u64, held_back: &HeldBack) {
         self.count("held back");
         let owner = self.owner(number);
@@ -595,7 +599,8 @@ impl World {
         self.send_delivery(number, app, company, parts);
     }
 
-    /// What is delivered is in memory, not done with, not late, and may go there.
+    /// Checks that delivered reminders are in memory, not settled, not expired, and permitted
+    /// there.
     fn check_share(&self, number: u64, Share { user, to, items }: &Share) -> Vec<Id> {
         let owner = &self.owners[&number];
         assert!(!items.is_empty(), "{user} has an empty part");
@@ -622,7 +627,7 @@ impl World {
         items.iter().map(check).collect()
     }
 
-    /// An associate was asked for, and is somebody else.
+    /// The recipient is an associate, not the user.
     fn check_associate(&self, number: u64, instance: &Arc<Instance>, user: &UserId, to: &UserId) {
         let connection = (to.clone(), instance.clone());
         let confirmed = self.owners[&number].confirmed_associates.get(&connection);
@@ -639,7 +644,7 @@ impl World {
         );
     }
 
-    /// Where there is a lease, the confirmation may have aged in the queue for the delivery.
+    /// Checks the confirmation; with a lease it may have aged in the queue for the delivery.
     fn check_confirmed(&mut self, number: u64, instance: &Arc<Instance>, user: &UserId) {
         let connection = (user.clone(), instance.clone());
         let lease = u64::try_from(self.settings.lease.as_millis()).expect("a lease is short");
@@ -676,7 +681,7 @@ impl World {
                 let has_it = self.ledger.reminders[id]
                     .accepted_by
                     .iter()
-                    .any(|(_, told)| told == to);
+                    .any(|(_, recipient)| recipient == to);
                 assert!(has_it, "{id} is copied for {to}");
             }
             Parcel {

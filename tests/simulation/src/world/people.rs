@@ -1,4 +1,4 @@
-//! Who connects and leaves. A step draws its details from luck of its own.
+//! Connecting and leaving users. A step draws its details from luck of its own.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::{Happening, Inside, World, named};
 use crate::faults::Fault;
 
-/// How late a watch can be.
+/// Maximum delay of a watch.
 const STALE_MS: u64 = 2_000;
 
 impl World {
@@ -18,11 +18,11 @@ impl World {
         self.users.iter().chain(&self.strangers).cloned().collect()
     }
 
-    /// A user names others, or itself, or somebody whom nobody knows.
+    /// A user names others, or itself, or an unknown user.
     pub(super) fn associate(&mut self, luck: &mut Rng) {
         let user = self.users[luck.usize(0..self.users.len())].clone();
         let mut associates = self.people();
-        associates.push(named("nobody"));
+        associates.push(named("stranger"));
         luck.shuffle(&mut associates);
         associates.truncate(luck.usize(0..=4));
         self.nats
@@ -122,7 +122,7 @@ impl World {
         }
     }
 
-    /// Tells every owner, in order. Other partitions' users are not told of.
+    /// Passes a change to every owner, in order. Other partitions' users are left out.
     pub(super) fn watch(&mut self, user: &UserId, change: Input) {
         if !self.users.contains(user) {
             return;

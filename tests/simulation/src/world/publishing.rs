@@ -1,4 +1,4 @@
-//! Who publishes sets, and what must become of each reminder: by what lies before it in the log.
+//! Publishing of sets, and the expected result for each reminder, from the earlier sets of the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Written {
     }
 }
 
-/// What must become of a reminder of a set.
+/// The expected result for a reminder of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     /// It is new, and has one final outcome.
@@ -106,7 +106,7 @@ pub struct Stored {
     pub draft: Arc<Draft>,
     /// An earlier set had the same, under the same message id.
     pub is_repeat: bool,
-    /// What must become of its reminders; of none if it is refused as a whole.
+    /// The expected results of its reminders; none if it is refused as a whole.
     pub expected: Vec<Expected>,
 }
 
@@ -136,17 +136,18 @@ impl Stored {
     }
 }
 
-/// How a reminder may come again.
+/// The identity under which a reminder may be published again.
 type Name = (Source, String, UserId);
 
-/// What was published lately, by the order of the log. It knows nothing of how a partition finds that out.
+/// The recent publications, in the order of the log. It knows nothing of how a partition finds that
+/// out.
 #[derive(Debug, Default)]
 pub struct Publications {
     accepted: BTreeMap<Name, (i64, String)>,
     messages: BTreeMap<(Source, String), (i64, String)>,
     /// The server lost a set with this name: until then it may count as published or not.
     doubtful_until: BTreeMap<Name, i64>,
-    /// What was published, to be published again.
+    /// The published drafts, to be published again.
     drafts: Vec<Arc<Draft>>,
 }
 
@@ -387,7 +388,8 @@ impl World {
         Expected::New(self.ledger.add(reminder))
     }
 
-    /// The server loses the newest sets. What was acknowledged is gone with them; what comes next must not be.
+    /// The server loses the newest sets. What was acknowledged is gone with them; what comes next
+    /// must not be.
     pub(super) fn power_loss(&mut self, luck: &mut Rng) {
         let most = usize::try_from(self.nats.last)
             .expect("a run is short")

@@ -1,5 +1,6 @@
-//! How the shell reads the log, stores positions and removes the front. Here is checked that a position covers only what is
-//! recorded, and that only what every position covers is removed.
+//! The shell's reading of the log, storing of positions and removing of the front. Here is checked
+//! that a position covers only what is recorded, and that only what every position covers is
+//! removed.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ const WINDOW: usize = 6;
 /// Positions are stored this often.
 const CHECKPOINT_MS: std::ops::Range<u64> = 20..400;
 
-/// What a set has itself.
+/// The work for a set itself.
 #[derive(Debug)]
 pub struct SetsWork {
     sequence: u64,
@@ -166,7 +167,7 @@ impl World {
         bytes
     }
 
-    /// What is refused of a set is stored; now its outcomes are recorded.
+    /// Records the outcomes of a set's refused reminders, which are stored now.
     pub(super) fn set_is_worked(&mut self, number: u64, work: SetsWork) {
         let SetsWork {
             sequence,
@@ -545,7 +546,7 @@ impl World {
         );
     }
 
-    /// What a position covers is recorded, or lies in a mailbox.
+    /// Checks that everything that a position covers is recorded, or is in a mailbox.
     fn check_covered(&self, of: Subscriber, settled: Mark) {
         for stored in self
             .nats
@@ -649,7 +650,7 @@ impl World {
         }
     }
 
-    /// What is removed is settled.
+    /// Checks that everything that is removed is settled.
     pub(super) fn purge_arrives(&mut self, from: u64, upto: u64) {
         if upto < self.nats.first {
             return;

@@ -1,5 +1,5 @@
-//! How the shell around a machine parks, records and removes: the outcome first, and in order; then the removal. Here is checked that
-//! nothing leaves its place before it has come to another one.
+//! The shell's parking, recording and removing: the outcome first, and in order; then the removal.
+//! Here is checked that nothing leaves its place before it has come to another one.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -265,7 +265,8 @@ impl World {
             Item::Event { .. } => owner.items.get(item).copied(),
             Item::Parked { sequence } => self.nats.mailboxes.get(user)?.get(sequence).copied(),
         };
-        // What another owner has removed, this one counts until it knows; whose it was is not looked up.
+        // What another owner has removed, this one counts until it knows; whose it was is not
+        // looked up.
         let is_own = |item: &&Item| {
             id(item).is_none_or(|id| self.ledger.reminders[id].source == refused.source)
         };
@@ -384,7 +385,8 @@ impl World {
 
     // Removing from mailboxes.
 
-    /// `count` settled reminders leave a mailbox with this range. It is repeated until it is confirmed.
+    /// `count` settled reminders leave a mailbox with this range. It is repeated until it is
+    /// confirmed.
     pub(super) fn remove(
         &mut self,
         number: u64,

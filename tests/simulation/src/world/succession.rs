@@ -1,5 +1,6 @@
-//! How owners end and begin. A new one takes over step by step, as `service::partition` does, and whatever an old one has sent may
-//! arrive between any two of the steps: before the fence an append is stored, and found; after it, it is refused.
+//! The end of an owner, and the start of the next one. A new one takes over step by step, as
+//! `service::partition` does, and whatever an old one has sent may arrive between any two of the
+//! steps: before the fence an append is stored, and found; after it, it is refused.
 
 use bellhop_core::log::Subscriber;
 use bellhop_core::log::done::{AllDone, Done};
@@ -23,9 +24,10 @@ use super::{Happening, Inside, Sent, World};
 
 /// So long an owner may go on that others believe dead.
 const LEASE_MS: u64 = 3_000;
-/// So long what a dead owner has sent may be on its way, and so long nobody may notice its death.
+/// Maximum time for which a dead owner's messages are on their way, and for which its death goes
+/// unnoticed.
 const LATE_MS: u64 = 3_000;
-/// Within this time a machine that was told to stop is quiet.
+/// Within this time a stopping machine becomes quiet.
 const STOPPED_WITHIN_MS: u64 = 20_000;
 
 /// How an owner ends.
@@ -111,7 +113,7 @@ impl World {
         }
     }
 
-    /// What the owner before had handed in, in this process, is recorded before that.
+    /// Records the outcomes that the earlier owner in this process handed in.
     fn fence_outcomes(&mut self, number: u64) {
         if self.at < self.flushed_at {
             return self.inside(
@@ -181,8 +183,9 @@ impl World {
         self.next(number, Stage::Recorded);
     }
 
-    /// Reads the names in the outcomes, from where each position says. What lies in a mailbox above the position and is not
-    /// among them is recorded as parked, before anything is delivered from there.
+    /// Reads the names in the outcomes, from where each position says. What lies in a mailbox above
+    /// the position and is not among them is recorded as parked, before anything is delivered from
+    /// there.
     fn read_recorded(&mut self, number: u64) {
         let mut done = self.recorded_of(number, PARTITION);
         let settled = self.owners[&number].claimed[&PARTITION].settled;
@@ -311,7 +314,8 @@ impl World {
         }
     }
 
-    /// What earlier owners recorded, and did not come to remove from mailboxes.
+    /// Finishes removals of reminders that earlier owners recorded, and did not remove from
+    /// mailboxes.
     fn finish_removals(&mut self, number: u64) {
         let mailboxes = self.nats.mailboxes.iter();
         let all = mailboxes
@@ -426,7 +430,8 @@ impl World {
         self.end(number, End::Released);
     }
 
-    /// An append was not confirmed, or refused by a fence. An owner that was refused may not know yet that it is none any more.
+    /// An append was not confirmed, or refused by a fence. An owner that was refused may not know
+    /// yet that it is none any more.
     pub(super) fn doubt(&mut self, number: u64) {
         self.count("doubts");
         self.end(number, End::Doubts);
@@ -466,7 +471,7 @@ impl World {
         }
     }
 
-    /// What a dead owner had sent arrives, late or never.
+    /// Lets a dead owner's messages arrive, late or never.
     fn leave_under_way(&mut self, number: u64) {
         for ((at, order), happening) in std::mem::take(&mut self.agenda) {
             let is_its = matches!(&happening, Happening::Arrives(sent) if sent.is_from(number));
@@ -486,7 +491,8 @@ impl World {
         }
     }
 
-    /// What two owners may do, or an owner and its successor: what it was given and had not finished, and what it has sent.
+    /// Marks reminders that two owners, or an owner and its successor, may deliver twice: those
+    /// that it was given and had not finished, and those that it has sent.
     fn touch_what_may_repeat(&mut self, number: u64) {
         let owner = &self.owners[&number];
         let given = self

@@ -1,11 +1,11 @@
-//! The faults. Most are in the machine; the last ones are in the model of what surrounds it, and show that what JetStream guarantees
-//! there is needed.
+//! The faults. Most are in the machine; the last ones are in the model of what surrounds it, and
+//! show that what JetStream guarantees there is needed.
 
 /// A fault: in this file, this text becomes another one.
 pub struct Mutation {
-    /// What is wrong then.
+    /// The fault, in words.
     pub name: &'static str,
-    /// Which file, from the repository's root.
+    /// The file, from the repository's root.
     pub file: &'static str,
     /// The text that is there, once.
     pub old: &'static str,
@@ -44,7 +44,7 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "if false && entry.is_expired(now) {",
     },
     Mutation {
-        name: "a connection counts as held without being asked for",
+        name: "a connection counts as held without a heartbeat",
         file: USER,
         old: "self.is_fresh || self.held_until",
         new: "true || self.held_until",
@@ -56,37 +56,37 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "        let company",
     },
     Mutation {
-        name: "a ticket counts in a turn that it was not taken for",
+        name: "a ticket is valid in another turn",
         file: PARTITION,
         old: "waits_for_it && user.work().turn == ticket.turn",
         new: "waits_for_it",
     },
     Mutation {
-        name: "an instance is sent a delivery while one is under way",
+        name: "an instance gets a delivery while one is in flight",
         file: DELIVERIES,
         old: "if queue.tracks[company].delivering.is_some() || !queue.is_up() {",
         new: "if !queue.is_up() {",
     },
     Mutation {
-        name: "a batch is over with the first answer",
+        name: "a batch ends with the first answer",
         file: DELIVERIES,
         old: "        if batch.open.is_empty() {\n",
         new: "        if true {\n",
     },
     Mutation {
-        name: "what was refused comes back in the wrong order",
+        name: "refused reminders return in the wrong order",
         file: DELIVERIES,
         old: "for (entry, _) in refused.into_iter().rev() {",
         new: "for (entry, _) in refused.into_iter() {",
     },
     Mutation {
-        name: "what was refused goes behind what came later",
+        name: "refused reminders return behind later ones",
         file: DELIVERIES,
         old: "work.waiting.push_front(entry);",
         new: "work.waiting.push_back(entry);",
     },
     Mutation {
-        name: "what was refused as busy counts as accepted",
+        name: "reminders refused as busy count as accepted",
         file: DELIVERIES,
         old: "Some(Refusal::Busy) => receptions[*place].is_put_off = true,",
         new: "Some(Refusal::Busy) => receptions[*place].by.push(self.queues[queue].instance.name.clone()),",
@@ -98,19 +98,19 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "    }",
     },
     Mutation {
-        name: "what goes alone takes others with it",
+        name: "a suspect reminder is sent with others",
         file: DELIVERIES,
         old: "if company == Company::Alone && !shares.is_empty() {",
         new: "if false && company == Company::Alone && !shares.is_empty() {",
     },
     Mutation {
-        name: "what crowds an instance is forgotten",
+        name: "a crowding request is forgotten",
         file: CROWDING,
         old: "            self.park(now, user, entry);",
         new: "            let _ = (now, entry);",
     },
     Mutation {
-        name: "what another device was sent is parked beside it",
+        name: "a reminder that another device got is also parked",
         file: CROWDING,
         old: "self.users[*user].work().has_live() && !self.users[*user].work().is_sent()",
         new: "self.users[*user].work().has_live()",
@@ -122,13 +122,13 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "return self.settle(user, entry, fate);",
     },
     Mutation {
-        name: "a reminder that waits for its park is forgotten",
+        name: "a reminder that waits for parking is forgotten",
         file: MAILBOXES,
         old: "Item::Event { .. } => self.park(now, user, entry),",
         new: "Item::Event { .. } => drop(entry),",
     },
     Mutation {
-        name: "what is on its way into a mailbox is not counted",
+        name: "reminders on their way into a mailbox are not counted",
         file: USER,
         old: "let occupied = self.count + self.parking;",
         new: "let occupied = self.count;",
@@ -140,7 +140,7 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "tally.take_in(&entry.source, room.limit)",
     },
     Mutation {
-        name: "low priorities fill what is kept for higher ones",
+        name: "low priorities fill the reserve for higher ones",
         file: USER,
         old: "occupied < room.of_priority(entry.priority)",
         new: "occupied < room.limit",
@@ -152,13 +152,13 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "occupied",
     },
     Mutation {
-        name: "what was settled ahead counts against the limit",
+        name: "reminders settled ahead count against the limit",
         file: ROOM,
         old: " && !settled_ahead.contains(at)",
         new: "",
     },
     Mutation {
-        name: "what is on its way into a mailbox is overtaken by live reminders",
+        name: "live reminders overtake those on their way into a mailbox",
         file: USER,
         old: "self.has_mail() || self.parking > 0",
         new: "self.has_mail()",
@@ -176,43 +176,43 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "if true {",
     },
     Mutation {
-        name: "what was settled ahead is delivered again",
+        name: "reminders settled ahead are delivered again",
         file: MAILBOXES,
         old: "at > mailbox.last || mailbox.settled_ahead.contains(&at)",
         new: "at > mailbox.last",
     },
     Mutation {
-        name: "a mailbox is purged beyond what is settled",
+        name: "a mailbox is purged beyond the settled reminders",
         file: USER,
         old: "if front.is_none_or(|front| sequence < front) {",
         new: "if front.is_none_or(|front| sequence < front) || true {",
     },
     Mutation {
-        name: "a search for expired reminders purges what it keeps",
+        name: "a search for expired reminders purges others",
         file: MAILBOXES,
         old: "self.settle_before_front(user, entry, Fate::Expired, sweep.oldest_kept);",
         new: "self.settle_before_front(user, entry, Fate::Expired, None);",
     },
     Mutation {
-        name: "a mailbox that was found is forgotten",
+        name: "a mailbox found at the takeover is forgotten",
         file: MAILBOXES,
         old: "        mailbox.last = summary.last;\n",
         new: "",
     },
     Mutation {
-        name: "nobody goes on when an instance is back",
+        name: "no user goes on when an instance is back",
         file: INSTANCES,
         old: "let wanted = self.queues[queue].comes_up();",
         new: "self.queues[queue].comes_up();\n            let wanted = Vec::<UserKey>::new();",
     },
     Mutation {
-        name: "an instance that answered is still to be probed",
+        name: "an instance that answered is still probed",
         file: INSTANCES,
         old: "            self.disarm_probe(queue);\n            let wanted",
         new: "            let wanted",
     },
     Mutation {
-        name: "an associate gets what is the user's alone",
+        name: "an associate gets a reminder that only the user may get",
         file: DELIVERIES,
         old: "|entry: &Entry| to.is_none() || entry.may_reroute;",
         new: "|_: &Entry| true;",
@@ -236,7 +236,7 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "let may_board = is_up && work.attempt.is_some();",
     },
     Mutation {
-        name: "what an associate got stands for what the user is to get",
+        name: "a user's reminder is merged into a rerouted one",
         file: ERRANDS,
         old: "            if let Some(instance) = by.into_iter().next() {",
         new: "            self.merge_window.accepted(now.instant, &entry);\n            if let Some(instance) = by.into_iter().next() {",
@@ -272,13 +272,13 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "        self.recorded(number, others, 0);\n",
     },
     Mutation {
-        name: "what the owner before had parked is routed again",
+        name: "reminders that the earlier owner parked are routed again",
         file: SUCCESSION,
         old: ".filter(is_open)\n            .collect();",
         new: ".filter(is_open).filter(|_| false)\n            .collect();",
     },
     Mutation {
-        name: "a position is ahead of what is recorded",
+        name: "a position is ahead of the records",
         file: PROGRESS,
         old: ".map_or(self.read, |(_, oldest)| oldest.before)",
         new: ".map_or(self.read, |_| self.read)",
@@ -320,7 +320,7 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "        let is_same = true || sequence <= log.last",
     },
     Mutation {
-        name: "a repeat is judged by a later set",
+        name: "a republished reminder is compared with a later set",
         file: WINDOW,
         old: "if settled.covers(entries.sequence, entries.stored_ms) {",
         new: "if true || settled.covers(entries.sequence, entries.stored_ms) {",
@@ -332,31 +332,31 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "Some(known) => {",
     },
     Mutation {
-        name: "other content under an id is dropped in silence",
+        name: "different content under an id is dropped silently",
         file: WINDOW,
         old: "known.content == content {",
         new: "known.content == content || true {",
     },
     Mutation {
-        name: "what is recorded is worked again",
+        name: "recorded reminders are worked again",
         file: LOG,
         old: "(true, _) => Before::Recorded,",
         new: "(true, _) => Before::Nothing,",
     },
     Mutation {
-        name: "what is refused of a set is refused again",
+        name: "refused reminders of a set are refused again",
         file: SETS,
         old: "refused.retain(|refused| !is_recorded(refused.place));",
         new: "refused.retain(|refused| !is_recorded(refused.place) || true);",
     },
     Mutation {
-        name: "outcomes of what is not removed are not read",
+        name: "outcomes of reminders that are not removed are not read",
         file: PROGRESS,
         old: ".map_or(self.last_outcome, |(hold, _)| hold.0);",
         new: ".map_or(self.last_outcome, |_| self.last_outcome);",
     },
     Mutation {
-        name: "what earlier owners recorded is forgotten before it is read",
+        name: "records of earlier owners are forgotten before they are read",
         file: PROGRESS,
         old: "if is_ahead { self.base.1 } else { held }",
         new: "if false && is_ahead { self.base.1 } else { held }",
@@ -368,13 +368,13 @@ pub const MUTATIONS: &[Mutation] = &[
         new: "open.unsettled = if parts > 0 { 0 } else { open.unsettled };",
     },
     Mutation {
-        name: "a reminder is merged into one that is recorded",
+        name: "a reminder is merged into a recorded one",
         file: PLANNER,
         old: "            if self.originals[first].is_over() {\n",
         new: "            if false && self.originals[first].is_over() {\n",
     },
     Mutation {
-        name: "what JetStream refuses to park is forgotten",
+        name: "reminders that JetStream refuses to park are forgotten",
         file: PARKS,
         old: ".for_each(|park| self.parks.push_front(park));",
         new: ".for_each(drop);",

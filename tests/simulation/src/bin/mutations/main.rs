@@ -1,7 +1,9 @@
-//! The simulation's own test: faults are put into a copy of the router, one at a time, and the simulation must find each.
+//! The simulation's own test: faults are put into a copy of the router, one at a time, and the
+//! simulation must find each.
 //!
-//! The sources stay as they are; a copy of the pure ones and of the simulation is changed, built and run. A fault whose text is not in its
-//! file exactly once is an error, so the list cannot outlive the code.
+//! The sources stay as they are; a copy of the pure ones and of the simulation is changed, built
+//! and run. A fault whose text is not in its file exactly once is an error, so the list cannot
+//! outlive the code.
 
 #![allow(clippy::disallowed_methods)] // How long a run takes is real time.
 
@@ -18,7 +20,7 @@ use clap::Parser;
 use list::{MUTATIONS, Mutation};
 use toml::Table;
 
-/// What is copied.
+/// The copied directories.
 const SOURCES: [&str; 3] = ["crates/core", "crates/protocol", "tests/simulation"];
 /// The seeds within which a fault must be found.
 const SEEDS: u64 = 20_000;
@@ -27,14 +29,15 @@ const SEEDS_WITHOUT_FAULT: u64 = 1_000;
 /// A machine that is stuck within one step is found, too.
 const STUCK: Duration = Duration::from_secs(120);
 /// With this fault it is tried, too, whether what a failure prints can be run again.
-const REPORTED: &str = "what was refused goes behind what came later";
+const REPORTED: &str = "refused reminders return behind later ones";
 /// So many steps are a short plan, where a whole one has up to seventy.
 const SHORT: usize = 12;
 /// The copy's profiles: it is built often and run shortly.
 const PROFILES: &str = "[dev]\ndebug = false\n\n[dev.package.\"*\"]\nopt-level = 1\n\n\
     [dev.package.bellhop-core]\nopt-level = 1\n\n[dev.package.bellhop-simulation]\nopt-level = 1\n";
 
-/// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each within 20,000 seeds.
+/// Puts faults into a copy of the router, one at a time, and fails unless the simulation finds each
+/// within 20,000 seeds.
 #[derive(Debug, Parser)]
 struct Cli {
     /// Only those with this text in their name
@@ -84,7 +87,7 @@ fn check(filter: &str) -> Result<usize, String> {
 
 /// A copy of the sources that may be changed.
 struct Copy {
-    /// Where they come from.
+    /// The directory from which they are copied.
     root: PathBuf,
     tree: PathBuf,
     build: PathBuf,
@@ -148,7 +151,8 @@ impl Copy {
             .map_err(|error| format!("`{}`: {error}", mutation.name))
     }
 
-    /// A failure is printed with a short plan, and with options that make it fail at the same place again.
+    /// A failure is printed with a short plan, and with options that make it fail at the same place
+    /// again.
     fn check_report(&self) -> Result<(), String> {
         let Some(report) = self.run(&["--first", "0", "--seeds", "100"])? else {
             return Err("nothing is found".into());
@@ -157,7 +161,7 @@ impl Copy {
             .lines()
             .find_map(|line| line.strip_prefix("run it again:")?.split_once(" -- "));
         let Some((_, options)) = again else {
-            return Err(format!("it is not told how to run it again:\n{report}"));
+            return Err(format!("it does not say how to run it again:\n{report}"));
         };
         let place = report
             .split(" fails at ")
@@ -179,8 +183,8 @@ impl Copy {
         Ok(())
     }
 
-    /// Builds the copy as it is, and runs it: first by what can be seen from outside, then with the machine's own audit. Answers the
-    /// failure that was found.
+    /// Builds the copy as it is, and runs it: first by what can be seen from outside, then with the
+    /// machine's own audit. Answers the failure that was found.
     fn simulate(&self, seeds: u64) -> Result<Option<String>, String> {
         let mut cargo = Command::new(env!("CARGO"));
         cargo
@@ -217,7 +221,7 @@ impl Copy {
         let failed = |error: io::Error| error.to_string();
         let mut simulate = Command::new(self.build.join("debug/simulate"));
         simulate.args(options);
-        // A pipe that nobody reads meanwhile would fill.
+        // A pipe without a reader would fill.
         let printed = self.build.join("printed");
         simulate
             .stdout(fs::File::create(&printed).map_err(failed)?)
@@ -238,7 +242,8 @@ impl Copy {
     }
 }
 
-/// Returns the manifest of the copy, a workspace of [`SOURCES`] with what the original's packages inherit.
+/// Returns the manifest of the copy, a workspace of [`SOURCES`] with what the original's packages
+/// inherit.
 fn workspace(original: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
     let mut manifest: Table = toml::from_str(original)?;
     let mut workspace = manifest
