@@ -1,7 +1,8 @@
 //! The build script: looks for the programs that some tests need.
 //!
-//! A test whose program is missing is ignored, and says how to have it. With `CI=true` every test runs, and fails where its
-//! program is missing. A program counts as missing, too, where its variable says `none`.
+//! A test whose program is missing is ignored, and says how to have it. With `CI=true` every test
+//! runs, and fails where its program is missing. A program counts as missing, too, where its
+//! variable says `none`.
 
 use std::env;
 use std::path::{Path, PathBuf};

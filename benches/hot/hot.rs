@@ -16,14 +16,14 @@ use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::{Event, IndexEntry};
 use bellhop_core::log::Subscriber;
 use bellhop_core::log::done::{AllDone, Done};
-use bellhop_core::log::partition::{Found, Next, PartitionLog};
+use bellhop_core::log::partition::{StartState, Next, PartitionLog};
 use bellhop_core::log::planner::Planner;
 use bellhop_core::log::position::Mark;
 use bellhop_core::log::split::{Message, Slice, split};
 use bellhop_core::log::window::Window;
 use bellhop_core::merge::merge;
 use bellhop_core::partition;
-use bellhop_core::router::{Action, Entry, Input, Instance, Item, Now, Partition, Room, Settings};
+use bellhop_core::router::{Action, Entry, Input, Instance, Item, Now, Room, Router, Settings};
 use bellhop_core::rules::Rules;
 use bellhop_core::rules::document::Document;
 use bellhop_core::rules::engine::Engine;
@@ -69,7 +69,7 @@ fn main() {
         |slices| bench.plan(slices),
     );
     let event = bench.plan(bench.split(1)).remove(0).planned.event;
-    let mut router = Router::new(&event);
+    let mut router = TestRouter::new(&event);
     let mut sequences = 1..;
     let mut next = || arriving(&event, sequences.next().expect("they do not end"));
     assert_eq!(router.settled_after(next()), SET);
@@ -183,7 +183,7 @@ impl Bench {
                 Window::new(Duration::from_secs(600), 1_000_000),
                 AllDone::new(),
             );
-            let found = Found {
+            let found = StartState {
                 settled: Mark::START,
                 outcomes: 0,
                 window,
@@ -199,12 +199,12 @@ impl Bench {
 }
 
 /// A partition whose users are connected, and instances that accept everything.
-struct Router {
-    machine: Partition,
+struct TestRouter {
+    machine: Router,
     now: Now,
 }
 
-impl Router {
+impl TestRouter {
     fn new(event: &Event) -> Self {
         let settings = Settings {
             lease: Duration::from_secs(10),
@@ -232,7 +232,7 @@ impl Router {
             merge_limit: 0,
         };
         let mut router = Self {
-            machine: Partition::new(settings),
+            machine: Router::new(settings),
             now: Now {
                 instant: Instant::now(),
                 unix_ms: 0,

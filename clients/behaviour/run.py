@@ -406,7 +406,7 @@ class Scenario:
 
         await self.until(check, f"{at_least} refusals as busy")
 
-    async def fates(self, outcome: str, source: str, ids: list[str]) -> None:
+    async def outcomes(self, outcome: str, source: str, ids: list[str]) -> None:
         async def check() -> bool:
             nonlocal trails
             trails, cursor = {}, {}
@@ -427,7 +427,7 @@ class Scenario:
         )
         for id in names(ids):
             final = [one for one in trails[id] if one in FINAL]
-            expect(final == [outcome], f"the fate of {id}: {trails[id]}")
+            expect(final == [outcome], f"outcomes of {id}: {trails[id]}")
 
     async def inject(self, body: Any, instance: str, answer: Any) -> None:
         try:

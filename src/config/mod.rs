@@ -74,7 +74,7 @@ section! {
         dispatch: Dispatch = Dispatch::default(),
         /// Sharing the work among members.
         members: Members = Members::default(),
-        /// Keeping every reminder and its fate in a database.
+        /// Keeping every reminder and its outcomes in a database.
         history: History = History::default(),
         /// Log of `bellhop serve` on stderr. Which lines, the variable `BELLHOP_LOG` says.
         log: Log = Log::default(),
@@ -367,7 +367,7 @@ section! {
 }
 
 section! {
-    /// Keeping every reminder and its fate in a database.
+    /// Keeping every reminder and its outcomes in a database.
     History {
         /// Database of the history: `sqlite:PATH`; `sqlite` for a file of the installation's own in
         /// `$STATE_DIRECTORY` or the user's state directory; `postgres://user@host/database`;

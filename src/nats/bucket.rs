@@ -85,7 +85,7 @@ pub async fn open(nats: &Nats, bucket: String) -> Result<Store, NatsError> {
 
 /// A key of a bucket with its latest value.
 #[derive(Debug)]
-pub struct Found {
+pub struct StoredValue {
     /// The key.
     pub key: String,
     /// Its revision.
@@ -105,7 +105,7 @@ pub async fn last(
     bucket: &str,
     keys: &str,
     most: usize,
-) -> Result<Vec<Found>, NatsError> {
+) -> Result<Vec<StoredValue>, NatsError> {
     let prefix = format!("$KV.{bucket}.");
     let request = json!({ "multi_last": [format!("{prefix}{keys}")], "batch": most });
     let (messages, _) = direct::get(nats, &format!("KV_{bucket}"), &request).await?;
@@ -118,7 +118,7 @@ pub async fn last(
             .to_owned();
         let revision = text(&message, "Nats-Sequence")?.parse().ok()?;
         let at = text(&message, "Nats-Time-Stamp")?.parse().ok()?;
-        (!is_gone).then_some(Found {
+        (!is_gone).then_some(StoredValue {
             key,
             revision,
             value: message.payload,

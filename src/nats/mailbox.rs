@@ -95,7 +95,7 @@ pub struct ParkedMessage {
 
 /// The state that a new owner finds.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundMailboxes {
     /// Each user's mailbox.
     pub mailboxes: HashMap<UserId, MailboxSummary>,
     /// Messages that are published reminders above the position, of which that is not recorded.
@@ -426,7 +426,7 @@ fn is_gone(error: &DeleteMessageError) -> bool {
     [ErrorCode::SEQUENCE_NOT_FOUND, ErrorCode::NO_MESSAGE_FOUND].contains(&error.error_code())
 }
 
-impl Found {
+impl FoundMailboxes {
     fn add(&mut self, message: &Message, sequence: u64, settled: Mark, done: &AllDone) {
         let user = message
             .subject

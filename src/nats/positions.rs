@@ -61,7 +61,7 @@ pub async fn read(nats: &Nats, subscriber: Subscriber) -> Result<Option<Stored>,
 /// When JetStream does not answer, or a value is not a position.
 pub async fn all(nats: &Nats) -> Result<Vec<(Subscriber, Position, Timestamp)>, NatsError> {
     let found = bucket::last(nats, &nats.names.positions_bucket(), "*", MOST).await?;
-    let read = |found: bucket::Found| {
+    let read = |found: bucket::StoredValue| {
         let subscriber: Subscriber = found.key.parse().ok()?;
         let position =
             Position::from_json(&found.value).map_err(|error| unreadable(subscriber, error));

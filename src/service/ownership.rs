@@ -75,7 +75,7 @@ pub struct Ownership {
 
 /// The state that a new owner found.
 #[derive(Debug)]
-pub struct Found {
+pub struct Takeover {
     /// The point from which reading starts.
     pub start: Start,
     /// Creation time of the log, in nanoseconds since 1970.
@@ -163,7 +163,7 @@ impl Ownership {
         };
         Ok((
             ownership,
-            Found {
+            Takeover {
                 start,
                 created_ns: log.created_ns,
                 outcomes: base,

@@ -46,7 +46,7 @@ pub(super) async fn look_up(nats: &Nats, user: &UserId) -> Result<Vec<Arc<Instan
     let pattern = format!("{}.*", user.escaped());
     let mut found = bucket::last(nats, &nats.names.routes_bucket(), &pattern, MAX_KEYS).await?;
     found.sort_by_key(|found| std::cmp::Reverse(found.revision));
-    let instance = |found: bucket::Found| {
+    let instance = |found: bucket::StoredValue| {
         let (_, name) = read_key(&found.key).ok()?;
         let subject = read_value(&nats.names, &name, &found.value).ok()?;
         Some(Arc::new(Instance { name, subject }))

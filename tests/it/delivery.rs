@@ -83,12 +83,17 @@ async fn the_largest_reminder_there_can_be_is_delivered() {
             .map(|it| it.outcome.clone())
             .unwrap()
     };
-    let fates: Vec<_> = sizes.iter().map(became).collect();
-    let delivered = fates.iter().take_while(|fate| *fate == "delivered").count();
-    assert!(delivered > 0 && delivered < sizes.len(), "{fates:?}");
+    let outcomes: Vec<_> = sizes.iter().map(became).collect();
+    let delivered = outcomes
+        .iter()
+        .take_while(|outcome| *outcome == "delivered")
+        .count();
+    assert!(delivered > 0 && delivered < sizes.len(), "{outcomes:?}");
     assert!(
-        fates[delivered..].iter().all(|fate| fate == "rejected"),
-        "{fates:?}"
+        outcomes[delivered..]
+            .iter()
+            .all(|outcome| outcome == "rejected"),
+        "{outcomes:?}"
     );
     assert_eq!(app.attempts(&sizes[delivered - 1].to_string()), 1);
 }

@@ -170,11 +170,12 @@ async fn fates_can_be_asked_for(world: World) {
 
     // As delivered, and what became of it.
     let mut known = by_id["full"].clone();
-    let fate = ["outcome", "at", "trail"].map(|field| known.as_object_mut().unwrap().remove(field));
+    let parts =
+        ["outcome", "at", "trail"].map(|field| known.as_object_mut().unwrap().remove(field));
     assert_eq!(known, world.first("full").reminder);
     assert_eq!(
-        fate[2],
-        Some(json!([{ "outcome": "delivered", "at": fate[1], "instance": "app-1" }]))
+        parts[2],
+        Some(json!([{ "outcome": "delivered", "at": parts[1], "instance": "app-1" }]))
     );
     assert_eq!(by_id["other twin"]["trail"][0]["into"], "twin");
     assert_eq!(by_id["other twin"]["content"], "the same");

@@ -77,7 +77,7 @@ async fn interleaved(
     trials: &[Trial],
     progress: Progress<'_>,
 ) -> Result<Vec<Throughput>, BenchError> {
-    let mut found: Vec<Vec<Found>> = trials.iter().map(|_| Vec::new()).collect();
+    let mut found: Vec<Vec<Reading>> = trials.iter().map(|_| Vec::new()).collect();
     for round in 1..=options.rounds {
         for (trial, found) in trials.iter().zip(&mut found) {
             let (system, set_size) = (trial.system.name(), trial.set_size);
@@ -97,7 +97,7 @@ async fn interleaved(
 
 impl Throughput {
     /// Sums up all rounds of a trial.
-    fn of(trial: &Trial, found: &[Found]) -> Self {
+    fn of(trial: &Trial, found: &[Reading]) -> Self {
         let Trial {
             system,
             set_size,

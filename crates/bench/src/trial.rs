@@ -99,7 +99,7 @@ impl Trial {
 
 /// The result of one measurement.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Reading {
     /// The time from the first set published to the last reminder accepted.
     pub(super) took: Duration,
     pub(super) tally: Tally,
@@ -190,7 +190,7 @@ impl Contestants {
         &mut self,
         trial: Trial,
         progress: Progress<'_>,
-    ) -> Result<Found, BenchError> {
+    ) -> Result<Reading, BenchError> {
         let Trial {
             system,
             set_size,
@@ -234,7 +234,7 @@ impl Contestants {
                 .wait_for(stream, |messages| messages == 0, |_| ())
                 .await?;
         }
-        Ok(Found {
+        Ok(Reading {
             took: Duration::from_micros(tally.last_us.saturating_sub(began_us)),
             tally,
             cpu: used_since(&cpu, self.cpu()),

@@ -94,14 +94,14 @@ fn storable(query: &Query) -> Query {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// As many as were asked for, if there are so many.
-    pub reminders: Vec<Found>,
+    pub reminders: Vec<FoundReminder>,
     /// The beginning of the next page, if there are more.
     pub next: Option<Cursor>,
 }
 
 /// A reminder and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundReminder {
     /// The place after it.
     pub cursor: Cursor,
     /// The finished reminder, byte for byte; or `id`, `source`, `set`, `user` and `published_at`,
@@ -117,11 +117,11 @@ pub struct Found {
 
 /// The reminders of one id for one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoundOfUser {
+pub struct UserReminders {
     /// The user; none if the reminder was refused and has none that is a name.
     pub user: Option<String>,
     /// The reminder that was published last, with the outcomes of all of them.
-    pub newest: Found,
+    pub newest: FoundReminder,
 }
 
 /// A history. Clones share it.
@@ -205,7 +205,7 @@ impl History {
         source: &str,
         id: &str,
         user: Option<&str>,
-    ) -> Result<Vec<FoundOfUser>, HistoryError> {
+    ) -> Result<Vec<UserReminders>, HistoryError> {
         let query = Query {
             user: user.map(ToOwned::to_owned),
             source: Some(source.to_owned()),
@@ -214,11 +214,11 @@ impl History {
             ..Query::default()
         };
         // The newest is first.
-        let mut of_users: Vec<FoundOfUser> = Vec::new();
+        let mut of_users: Vec<UserReminders> = Vec::new();
         for found in self.find(&query).await?.reminders {
             let user = user_of(&found.body);
             match of_users.iter_mut().find(|one| one.user == user) {
-                None => of_users.push(FoundOfUser {
+                None => of_users.push(UserReminders {
                     user,
                     newest: found,
                 }),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bellhop_history::{Entry, Found, History, HistoryErrorKind, HistoryUrl, Query};
+use bellhop_history::{Entry, FoundReminder, History, HistoryErrorKind, HistoryUrl, Query};
 use fastrand::Rng;
 use tempfile::TempDir;
 
@@ -125,7 +125,7 @@ fn all() -> Query {
     }
 }
 
-async fn find(history: &History, query: &Query) -> Vec<Found> {
+async fn find(history: &History, query: &Query) -> Vec<FoundReminder> {
     history.find(query).await.unwrap().reminders
 }
 
@@ -456,12 +456,12 @@ fn matches(query: &Query, entry: &Entry) -> bool {
 }
 
 /// All pages of a query, one after the other.
-async fn pages(history: &History, query: &Query) -> Vec<Found> {
+async fn pages(history: &History, query: &Query) -> Vec<FoundReminder> {
     some_pages(history, query, usize::MAX).await
 }
 
 /// The first pages of a query.
-async fn some_pages(history: &History, query: &Query, at_most: usize) -> Vec<Found> {
+async fn some_pages(history: &History, query: &Query, at_most: usize) -> Vec<FoundReminder> {
     let (mut found, mut query) = (Vec::new(), query.clone());
     for _ in 0..at_most {
         let page = history.find(&query).await.unwrap();

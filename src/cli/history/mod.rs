@@ -1,4 +1,4 @@
-//! `bellhop history`: every reminder and its fate, as the database knows them.
+//! `bellhop history`: every reminder and its outcomes, as the database knows them.
 
 mod follow;
 

@@ -12,7 +12,7 @@ use crate::cli::marked::Marks;
 use crate::cli::output::{BAD, GOOD, Output, Progress, paint, plain, plural, thousands};
 use crate::cli::{CliError, SettingsArgs};
 use crate::rules::Rules;
-use crate::rules::trial::{Fate, Sample};
+use crate::rules::trial::{Sample, TrialResult};
 use crate::token::Tag;
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     let mut changed = 0;
     for (at, Text { place, sample }) in texts.iter().enumerate() {
         progress.tell(|| format!("{} of {}", thousands(at), plural(texts.len(), "text")));
-        let [before, after] = [&old, &new].map(|rules| sample.fate(rules, &tags));
+        let [before, after] = [&old, &new].map(|rules| sample.result(rules, &tags));
         if before == after {
             continue;
         }
@@ -68,12 +68,12 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
             plain(place)
         };
         output.painted(paint(Style::new().bold(), place))?;
-        for (sign, style, fate) in [
+        for (sign, style, result) in [
             ("-", AnsiColor::Red.on_default(), &before),
             ("+", GOOD, &after),
         ] {
             let sign = paint(style, sign);
-            shown(fate, sample, marks)
+            shown(result, sample, marks)
                 .iter()
                 .try_for_each(|line| output.painted(format!("{sign} {line}")))?;
         }
@@ -97,16 +97,16 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
     }
 }
 
-fn shown(fate: &Fate, sample: &Sample, marks: Marks) -> Vec<String> {
-    match fate {
-        Fate::Delivered(delivered) => {
+fn shown(result: &TrialResult, sample: &Sample, marks: Marks) -> Vec<String> {
+    match result {
+        TrialResult::Delivered(delivered) => {
             let lines = marks.delivered(delivered, sample.priority);
             lines
                 .iter()
                 .flat_map(|line| line.split('\n').map(ToOwned::to_owned))
                 .collect()
         }
-        fate => vec![paint(BAD, plain(&format!("not delivered: {fate}")))],
+        result => vec![paint(BAD, plain(&format!("not delivered: {result}")))],
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cli::{CliError, SettingsArgs};
 use crate::reminder::{Field, Priority};
 use crate::rules::Rules;
 use crate::rules::engine::Engine;
-use crate::rules::trial::{Fate, Finding, Sample};
+use crate::rules::trial::{Finding, Sample, TrialResult};
 use crate::token::Tag;
 
 #[derive(Debug, clap::Args)]
@@ -57,22 +57,22 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
         title: args.title.clone(),
         ..Sample::of(content)
     };
-    let (fate, findings) = (sample.fate(&rules, &tags), sample.findings(&rules, &tags));
+    let (result, findings) = (sample.result(&rules, &tags), sample.findings(&rules, &tags));
     let mut output = Output::new();
     if args.json {
-        let mut shown = serde_json::to_value(&fate).expect("a fate is JSON");
+        let mut shown = serde_json::to_value(&result).expect("a result is valid JSON");
         shown["found"] = json!(findings);
         output.json(&shown)?;
         return output.flush();
     }
-    match &fate {
-        Fate::Delivered(delivered) => {
+    match &result {
+        TrialResult::Delivered(delivered) => {
             Marks::of_output()
                 .delivered(delivered, Priority::default())
                 .iter()
                 .try_for_each(|line| output.painted(line))?;
         }
-        Fate::Blocked { tag, rule } => {
+        TrialResult::Blocked { tag, rule } => {
             output.painted(paint(
                 BAD,
                 plain(&format!(
@@ -80,7 +80,7 @@ pub(super) async fn run(settings: &SettingsArgs, args: Args) -> Result<(), CliEr
                 )),
             ))?;
         }
-        Fate::Rejected { problem } => {
+        TrialResult::Rejected { problem } => {
             output.painted(paint(BAD, plain(&format!("not delivered: {problem}"))))?
         }
     }

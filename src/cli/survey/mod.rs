@@ -256,7 +256,7 @@ async fn parked(nats: &Nats, info: &Info) -> Result<Parked, NatsError> {
 /// When JetStream does not answer.
 pub(super) async fn members(nats: &Nats) -> Result<BTreeMap<String, Member>, NatsError> {
     let found = last(nats, &nats.names.members_bucket(), "*", MOST_MEMBERS).await?;
-    let read = |found: crate::nats::bucket::Found| {
+    let read = |found: crate::nats::bucket::StoredValue| {
         let card = serde_json::from_slice(&found.value).ok()?;
         Some((
             found.key,

@@ -129,7 +129,7 @@ pub async fn run(
     let Some((ownership, found)) = unless_stopped(&stop, taking).await? else {
         return Ok(());
     };
-    let Found {
+    let Takeover {
         start,
         created_ns,
         outcomes,

@@ -21,7 +21,7 @@ use crate::reminder::finished::{rerouted, with_parked_at};
 use crate::reminder::outcome::Outcome;
 use crate::reminder::reject::{RejectCode, Rejection};
 use crate::router::{
-    self, Action, Company, Fate, HeldBack, Input, Item, Refusal, Removal, Settled, Share,
+    self, Action, Company, HeldBack, Input, Item, Refusal, Removal, Resolution, Settled, Share,
 };
 use crate::service::outcomes::message::{Line, Outcomes};
 use crate::service::refusals::Refusals;
@@ -301,7 +301,7 @@ impl Worker {
         // it.
         let (refused, others): (Vec<_>, Vec<_>) = items
             .into_iter()
-            .partition(|settled| settled.fate == Fate::MailboxFull);
+            .partition(|settled| settled.resolution == Resolution::MailboxFull);
         for items in [others, refused] {
             if !items.is_empty() {
                 self.record_together(items);
@@ -527,11 +527,11 @@ fn outcome(fate: &Fate, reminder: &IndexEntry, at: jiff::Timestamp) -> Option<Ou
 }
 
 /// On which way a reminder was accepted, if it was.
-fn way(fate: &Fate, item: &Item) -> Option<Way> {
-    match (fate, item) {
-        (Fate::Rerouted { .. }, _) => Some(Way::Rerouted),
-        (Fate::Delivered { .. }, Item::Event { .. }) => Some(Way::Direct),
-        (Fate::Delivered { .. }, Item::Parked { .. }) => Some(Way::Mailbox),
+fn way(resolution: &Resolution, item: &Item) -> Option<Way> {
+    match (resolution, item) {
+        (Resolution::Rerouted { .. }, _) => Some(Way::Rerouted),
+        (Resolution::Delivered { .. }, Item::Event { .. }) => Some(Way::Direct),
+        (Resolution::Delivered { .. }, Item::Parked { .. }) => Some(Way::Mailbox),
         _ => None,
     }
 }

@@ -67,7 +67,7 @@ impl Following {
     pub(super) async fn load_during<T>(
         &mut self,
         steps: impl Future<Output = Result<T, NatsError>>,
-        machine: &mut router::Partition,
+        machine: &mut router::Router,
     ) -> Result<T, NatsError> {
         let mut steps = pin!(steps);
         let mut done = None;

@@ -126,7 +126,7 @@ struct Worker {
     mailboxes: Mailboxes,
     /// Associates' routes being looked up.
     lookups: Arc<Semaphore>,
-    machine: router::Partition,
+    machine: router::Router,
     log: PartitionLog,
     /// None while a checkpoint is being stored.
     ownership: Option<Ownership>,
@@ -286,7 +286,7 @@ impl Worker {
         let mut machine = router::Partition::new(settings(&context.owner.config));
         let mut following = Following::begin(context, partition).await;
         let (mailboxes, ownership, log, found) = following.load_during(learn, &mut machine).await?;
-        let ownership::Found {
+        let ownership::Takeover {
             start,
             created_ns,
             outcomes,
@@ -295,7 +295,7 @@ impl Worker {
         } = log;
         let parked = HashSet::new(); // All of it is recorded by now.
         let mut worker = Self {
-            log: PartitionLog::new(partition::Found {
+            log: PartitionLog::new(partition::StartState {
                 settled: start.settled,
                 outcomes,
                 window,

@@ -33,36 +33,39 @@ struct Kind {
 }
 
 impl Figures {
-    pub(super) fn new(fates: &Fates<'_>, windows: &Windows) -> Self {
+    pub(super) fn new(trails: &Fates<'_>, windows: &Windows) -> Self {
         let mut figures = Self {
-            sent: fates.len(),
+            sent: trails.len(),
             ..Self::default()
         };
         for window in &windows.0 {
             figures.kind(&window.kind).faults += 1;
         }
-        for fate in fates.values() {
-            figures.acknowledged += usize::from(fate.is_acknowledged);
-            figures.accepted += usize::from(!fate.accepted.is_empty());
-            figures.waiting += fate.waiting;
-            for again in fate.accepted.windows(2) {
+        for trail in trails.values() {
+            figures.acknowledged += usize::from(trail.is_acknowledged);
+            figures.accepted += usize::from(!trail.accepted.is_empty());
+            figures.waiting += trail.waiting;
+            for again in trail.accepted.windows(2) {
                 let kind = windows
                     .explaining(again[0].0, again[1].0)
                     .map_or(QUIET, |window| &window.kind);
                 figures.kind(kind).repeats += 1;
             }
         }
-        figures.note_gaps(fates, windows);
+        figures.note_gaps(trails, windows);
         figures
     }
 
-    fn note_gaps(&mut self, fates: &Fates<'_>, windows: &Windows) {
+    fn note_gaps(&mut self, trails: &Fates<'_>, windows: &Windows) {
         let mut arrivals: BTreeMap<&str, Vec<Micros>> = BTreeMap::new();
-        for fate in fates.values() {
-            arrivals
-                .entry(fate.user)
-                .or_default()
-                .extend(fate.accepted.first().filter(|a| a.1 == STEADY).map(|a| a.0));
+        for trail in trails.values() {
+            arrivals.entry(trail.user).or_default().extend(
+                trail
+                    .accepted
+                    .first()
+                    .filter(|a| a.1 == STEADY)
+                    .map(|a| a.0),
+            );
         }
         for times in arrivals.values_mut() {
             times.sort_unstable();

@@ -65,7 +65,7 @@ impl fmt::Display for Verdict {
 
 /// A published reminder and all that happened to it.
 #[derive(Debug, Default)]
-struct Fate<'a> {
+struct Trail<'a> {
     user: &'a str,
     is_acknowledged: bool,
     /// The app servers that accepted it, with times, the first one first.
@@ -76,23 +76,23 @@ struct Fate<'a> {
 }
 
 /// By source and id. Those of one source are in the order in which they were published.
-type Fates<'a> = BTreeMap<(&'a str, &'a str), Fate<'a>>;
+type Fates<'a> = BTreeMap<(&'a str, &'a str), Trail<'a>>;
 
 /// Judges a run.
 pub(crate) fn check(history: &History) -> Verdict {
     let windows = Windows::new(&history.faults);
     let mut verdict = Verdict::default();
-    let (order, mut fates) = published(history);
-    accepted(history, &mut fates, &mut verdict);
-    decided(history, &mut fates, &mut verdict);
+    let (order, mut trails) = published(history);
+    accepted(history, &mut trails, &mut verdict);
+    decided(history, &mut trails, &mut verdict);
     let connected = connected(history);
-    for (&(source, id), fate) in &fates {
+    for (&(source, id), trail) in &trails {
         let reminder = Reminder {
             source: source.into(),
             id: id.into(),
-            user: fate.user.into(),
+            user: trail.user.into(),
         };
-        judge_fate(fate, &windows, &connected, |wrong| {
+        judge_fate(trail, &windows, &connected, |wrong| {
             verdict
                 .wrong
                 .entry(wrong)
@@ -100,14 +100,14 @@ pub(crate) fn check(history: &History) -> Verdict {
                 .push(reminder.clone())
         });
     }
-    judge_order(&order, &fates, &mut verdict);
-    verdict.figures = Figures::new(&fates, &windows);
+    judge_order(&order, &trails, &mut verdict);
+    verdict.figures = Figures::new(&trails, &windows);
     verdict
 }
 
 /// Everything that was published, in the order of each source.
 fn published(history: &History) -> (Vec<(&str, &str)>, Fates<'_>) {
-    let (mut order, mut fates) = (Vec::new(), Fates::new());
+    let (mut order, mut trails) = (Vec::new(), Fates::new());
     for (source, lines) in &history.published {
         let acknowledged = lines.iter().filter_map(|line| match line.event {
             Published::Acknowledged { set } => Some(set),
@@ -120,29 +120,29 @@ fn published(history: &History) -> (Vec<(&str, &str)>, Fates<'_>) {
             };
             for (id, user) in reminders {
                 let is_acknowledged = acknowledged.contains(set);
-                fates.insert(
+                trails.insert(
                     (source, id),
-                    Fate {
+                    Trail {
                         user,
                         is_acknowledged,
-                        ..Fate::default()
+                        ..Trail::default()
                     },
                 );
                 order.push((source.as_str(), id.as_str()));
             }
         }
     }
-    (order, fates)
+    (order, trails)
 }
 
-fn accepted<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdict) {
+fn accepted<'a>(history: &'a History, trails: &mut Fates<'a>, verdict: &mut Verdict) {
     for (app, lines) in &history.served {
         for line in lines {
             let Served::Accepted(reminder) = &line.event else {
                 continue;
             };
-            match fates.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
-                Some(fate) if fate.user == reminder.user => fate.accepted.push((line.at, app)),
+            match trails.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
+                Some(trail) if trail.user == reminder.user => trail.accepted.push((line.at, app)),
                 Some(_) => verdict
                     .wrong
                     .entry(Wrong::Misdelivered)
@@ -156,27 +156,27 @@ fn accepted<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdi
             }
         }
     }
-    for fate in fates.values_mut() {
-        fate.accepted.sort();
+    for trail in trails.values_mut() {
+        trail.accepted.sort();
     }
 }
 
-fn decided<'a>(history: &'a History, fates: &mut Fates<'a>, verdict: &mut Verdict) {
+fn decided<'a>(history: &'a History, trails: &mut Fates<'a>, verdict: &mut Verdict) {
     for outcome in &history.outcomes {
         let reminder = &outcome.reminder;
-        match fates.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
+        match trails.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
             None => verdict
                 .wrong
                 .entry(Wrong::Invented)
                 .or_default()
                 .push(reminder.clone()),
-            Some(fate) if outcome.outcome == "parked" => fate.is_announced = true,
-            Some(fate) => fate.finals.push(outcome),
+            Some(trail) if outcome.outcome == "parked" => trail.is_announced = true,
+            Some(trail) => trail.finals.push(outcome),
         }
     }
     for reminder in &history.waiting {
-        match fates.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
-            Some(fate) if fate.user == reminder.user => fate.waiting += 1,
+        match trails.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
+            Some(trail) if trail.user == reminder.user => trail.waiting += 1,
             Some(_) => verdict
                 .wrong
                 .entry(Wrong::Misdelivered)
@@ -212,36 +212,36 @@ fn connected(history: &History) -> BTreeSet<&str> {
 }
 
 fn judge_fate(
-    fate: &Fate<'_>,
+    trail: &Trail<'_>,
     windows: &Windows,
     connected: &BTreeSet<&str>,
     mut wrong: impl FnMut(Wrong),
 ) {
-    let was_seen = fate.is_acknowledged || fate.is_announced || !fate.accepted.is_empty();
-    if was_seen && fate.finals.is_empty() && fate.waiting == 0 {
+    let was_seen = trail.is_acknowledged || trail.is_announced || !trail.accepted.is_empty();
+    if was_seen && trail.finals.is_empty() && trail.waiting == 0 {
         wrong(Wrong::Lost);
     }
-    if !fate.finals.is_empty() && fate.waiting > 0 {
+    if !trail.finals.is_empty() && trail.waiting > 0 {
         wrong(Wrong::BothDoneAndWaiting);
     }
-    if fate.waiting > 1 {
+    if trail.waiting > 1 {
         wrong(Wrong::WaitingTwice);
     }
-    if fate.waiting > 0 && connected.contains(fate.user) {
+    if trail.waiting > 0 && connected.contains(trail.user) {
         wrong(Wrong::LeftInMailbox);
     }
-    if fate.finals.len() > 1 {
+    if trail.finals.len() > 1 {
         wrong(Wrong::SecondOutcome);
     }
-    for last in &fate.finals {
-        let took = |instance: &String| fate.accepted.iter().any(|(_, app)| app == instance);
+    for last in &trail.finals {
+        let took = |instance: &String| trail.accepted.iter().any(|(_, app)| app == instance);
         match last.outcome.as_str() {
             "delivered" if last.instance.as_ref().is_some_and(took) => {}
             "delivered" => wrong(Wrong::DeliveredToNobody),
             _ => wrong(Wrong::NotDelivered),
         }
     }
-    for again in fate.accepted.windows(2) {
+    for again in trail.accepted.windows(2) {
         if windows.explaining(again[0].0, again[1].0).is_none() {
             wrong(Wrong::RepeatedWithoutFault);
         }
@@ -250,19 +250,19 @@ fn judge_fate(
 
 /// Of each user, what was acknowledged is first accepted in the order in which each source
 /// published it.
-fn judge_order(order: &[(&str, &str)], fates: &Fates<'_>, verdict: &mut Verdict) {
+fn judge_order(order: &[(&str, &str)], trails: &Fates<'_>, verdict: &mut Verdict) {
     let mut last: BTreeMap<(&str, &str), Micros> = BTreeMap::new();
     for key @ (source, id) in order {
-        let fate = &fates[key];
-        let Some(&(at, _)) = fate.accepted.first().filter(|_| fate.is_acknowledged) else {
+        let trail = &trails[key];
+        let Some(&(at, _)) = trail.accepted.first().filter(|_| trail.is_acknowledged) else {
             continue;
         };
-        let last = last.entry((source, fate.user)).or_insert(at);
+        let last = last.entry((source, trail.user)).or_insert(at);
         if at < *last {
             let reminder = Reminder {
                 source: (*source).into(),
                 id: (*id).into(),
-                user: fate.user.into(),
+                user: trail.user.into(),
             };
             verdict
                 .wrong

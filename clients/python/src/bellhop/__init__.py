@@ -4,7 +4,7 @@
   them.
 - `AppServer` is for programs that hold users' connections: it registers who is connected, and hands
   over their reminders.
-- `Queries` asks about the history, one reminder's fate, and mailboxes, and erases users.
+- `Queries` asks about the history, one reminder's outcomes, and mailboxes, and erases users.
 
 Reminders are dictionaries with the fields of Bellhop's protocol; `bellhop.wire` has their types.
 """

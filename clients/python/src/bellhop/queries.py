@@ -1,4 +1,4 @@
-"""Queries: the history, one reminder's fate, what waits in a mailbox, and erasing a user."""
+"""Queries: the history, one reminder's outcomes, a mailbox's content, and erasing a user."""
 
 from __future__ import annotations
 

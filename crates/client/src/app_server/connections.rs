@@ -307,29 +307,29 @@ mod tests {
         Comes,
         Goes,
         WriteBegins,
-        WriteEnds(Fate),
+        WriteEnds(WriteEnd),
         Reconnected,
         Retried,
     }
 
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Fate {
+    enum WriteEnd {
         Stored,
         Lost,
         StoredUnheard,
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let fate = prop_oneof![
-            Just(Fate::Stored),
-            Just(Fate::Lost),
-            Just(Fate::StoredUnheard)
+        let end = prop_oneof![
+            Just(WriteEnd::Stored),
+            Just(WriteEnd::Lost),
+            Just(WriteEnd::StoredUnheard)
         ];
         prop_oneof![
             Just(Step::Comes),
             Just(Step::Goes),
             Just(Step::WriteBegins),
-            fate.prop_map(Step::WriteEnds),
+            end.prop_map(Step::WriteEnds),
             Just(Step::Reconnected),
             Just(Step::Retried),
         ]
@@ -373,17 +373,17 @@ mod tests {
                     );
                     self.under_way = self.under_way.take().or(change);
                 }
-                Step::WriteEnds(fate) => self.end_write(fate),
+                Step::WriteEnds(end) => self.end_write(end),
                 Step::Reconnected => self.connections.put_all_again(),
                 Step::Retried => self.connections.retry(),
             }
         }
 
-        fn end_write(&mut self, fate: Fate) {
+        fn end_write(&mut self, end: WriteEnd) {
             let Some(change) = self.under_way.take() else {
                 return;
             };
-            if fate != Fate::Lost {
+            if end != WriteEnd::Lost {
                 self.revision += 1;
                 self.route = match change {
                     Change::Put => Some(self.revision),
@@ -396,7 +396,7 @@ mod tests {
             } else {
                 None
             };
-            let result = if fate == Fate::Stored {
+            let result = if end == WriteEnd::Stored {
                 Ok(written)
             } else {
                 Err("no answer".to_owned())
@@ -412,7 +412,7 @@ mod tests {
             steps.into_iter().for_each(|step| world.go(step));
             let is_connected = world.terminals > 0;
             prop_assert_eq!(world.connections.is_connected(&user("alice")), is_connected);
-            for step in [Step::WriteBegins, Step::WriteEnds(Fate::Stored), Step::Retried].repeat(4) {
+            for step in [Step::WriteBegins, Step::WriteEnds(WriteEnd::Stored), Step::Retried].repeat(4) {
                 world.go(step);
             }
             prop_assert!(world.connections.is_settled());

@@ -21,7 +21,7 @@ use crate::fair_queue::FairQueue;
 
 /// The state that a new owner found.
 #[derive(Debug)]
-pub struct Found {
+pub struct StartState {
     /// The position, as far as it counts for the log: see [`super::position::Start`].
     pub settled: Mark,
     /// The position's sequence of outcomes.
@@ -70,8 +70,8 @@ pub struct PartitionLog {
 
 impl PartitionLog {
     /// Goes on from what a new owner found.
-    pub fn new(found: Found) -> Self {
-        let Found {
+    pub fn new(found: StartState) -> Self {
+        let StartState {
             settled,
             outcomes,
             window,
@@ -256,12 +256,12 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(10);
 
-    fn found(settled: Mark, stored: &[Entries], done: &[Done]) -> Found {
+    fn found(settled: Mark, stored: &[Entries], done: &[Done]) -> StartState {
         let mut window = Window::new(WINDOW, 100);
         stored
             .iter()
             .for_each(|entries| window.load(entries, settled));
-        Found {
+        StartState {
             settled,
             outcomes: 7,
             window,
@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn reminders_in_a_mailbox_are_recorded_as_parked() {
-        let mut log = PartitionLog::new(Found {
+        let mut log = PartitionLog::new(StartState {
             parked: HashSet::from([published(5, 1)]),
             ..found(mark(4), &[], &[])
         });

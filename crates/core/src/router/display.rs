@@ -5,8 +5,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{
-    Action, Company, Entry, Fate, HeldBack, Input, Item, MailboxSummary, NoAnswer, Page, Parking,
-    Refusal, Removal, Settled, Share, Undelivered,
+    Action, Company, Entry, HeldBack, Input, Item, MailboxSummary, NoAnswer, Page, Parking,
+    Refusal, Removal, Resolution, Settled, Share, Undelivered,
 };
 use bellhop_protocol::token::{Source, UserId};
 
@@ -215,7 +215,7 @@ impl Display for Parking {
 
 impl Display for Settled {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.user, self.item, self.fate)?;
+        write!(f, "{} {} {}", self.user, self.item, self.resolution)?;
         match self.removal {
             Removal::Event => Ok(()),
             Removal::MailboxUpTo(sequence) => write!(f, ", purge up to {sequence}"),
@@ -224,7 +224,7 @@ impl Display for Settled {
     }
 }
 
-impl Display for Fate {
+impl Display for Resolution {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivered { by, missed: 0 } => write!(f, "delivered by {}", joined(by, " ")),

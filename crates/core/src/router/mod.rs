@@ -47,7 +47,7 @@ use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::{InstanceName, Source, UserId};
 use bellhop_protocol::wire::answer::Reason;
 
-pub use partition::Partition;
+pub use partition::Router;
 pub use room::{BySource, Room};
 
 /// The two clocks, read together by the shell. Only expiry looks at the wall clock.
@@ -348,7 +348,7 @@ pub enum Input {
         /// Its reminders by source; none, if it has at least as many as were known.
         found: Option<BySource>,
     },
-    /// A deadline of [`Partition::next_deadline`] was reached.
+    /// A deadline of [`Router::next_deadline`] was reached.
     Tick,
     /// The partition is being given up: live reminders are finished, no mailbox is begun.
     Stop,
@@ -356,7 +356,7 @@ pub enum Input {
 
 /// The final or preliminary outcome of a reminder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum Resolution {
     /// Accepted.
     Delivered {
         /// By these instances, the first first.
@@ -403,7 +403,7 @@ pub struct Settled {
     /// The reminder.
     pub item: Item,
     /// Its outcome; it is recorded before the removal.
-    pub fate: Fate,
+    pub resolution: Resolution,
     /// The way to remove it, once the outcome is durable.
     pub removal: Removal,
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::{Entry, Fate};
+use super::{Entry, Resolution};
 use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::Source;
 
@@ -66,7 +66,7 @@ pub struct Tally {
     pub is_asked: bool,
     /// Reminders for which there is no room by what is known, and those that came behind them; and
     /// what they are, once parked.
-    pub undecided: VecDeque<(Entry, Fate)>,
+    pub undecided: VecDeque<(Entry, Resolution)>,
 }
 
 impl Tally {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::keys::{InstanceKey, InstanceKeys};
 use super::room::Tally;
 use super::suspicion::Suspicion;
-use super::{BySource, Company, Entry, Fate, Instance, Item, Removal, Room};
+use super::{BySource, Company, Entry, Instance, Item, Removal, Resolution, Room};
 use bellhop_protocol::token::{InstanceName, UserId};
 
 /// A live route.
@@ -192,7 +192,7 @@ impl Mailbox {
 
     /// Takes in what the shell has counted, and gives back what waited for it. Nothing is being
     /// parked meanwhile.
-    pub fn counted(&mut self, found: Option<BySource>) -> VecDeque<(Entry, Fate)> {
+    pub fn counted(&mut self, found: Option<BySource>) -> VecDeque<(Entry, Resolution)> {
         let Some(tally) = &mut self.tally else {
             return VecDeque::new();
         };

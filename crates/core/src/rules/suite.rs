@@ -9,7 +9,7 @@ use super::Rules;
 use super::document::{Document, Expect, ExpectedMark, Test};
 use super::engine::Engine;
 use super::problem::{Problem, label};
-use super::trial::{Delivered, Fate, Sample};
+use super::trial::{Delivered, Sample, TrialResult};
 use bellhop_protocol::reminder::{Mark, Priority};
 use bellhop_protocol::token::Tag;
 
@@ -86,10 +86,10 @@ pub fn run(document: &Document, engine: &Arc<Engine>) -> Vec<Report> {
     let tag: Tag = "test".to_owned().try_into().expect("a tag");
     let rules = Rules::default().with(tag.clone(), Some(Arc::clone(engine)));
     let report = |(at, test): (usize, &Test)| {
-        let fate = sample(test).fate(&rules, std::slice::from_ref(&tag));
+        let result = sample(test).result(&rules, std::slice::from_ref(&tag));
         Report {
             test: label_of(test, at),
-            mismatches: mismatches(test, &fate),
+            mismatches: mismatches(test, &result),
         }
     };
     document.tests.iter().enumerate().map(report).collect()
@@ -107,11 +107,11 @@ fn sample(test: &Test) -> Sample {
     }
 }
 
-fn mismatches(test: &Test, fate: &Fate) -> Vec<Mismatch> {
-    match (&test.expect.blocked, fate) {
-        (None, Fate::Delivered(delivered)) => differences(test, delivered),
-        (Some(wanted), Fate::Blocked { rule, .. }) if rule == wanted => Vec::new(),
-        (wanted, fate) => {
+fn mismatches(test: &Test, result: &TrialResult) -> Vec<Mismatch> {
+    match (&test.expect.blocked, result) {
+        (None, TrialResult::Delivered(delivered)) => differences(test, delivered),
+        (Some(wanted), TrialResult::Blocked { rule, .. }) if rule == wanted => Vec::new(),
+        (wanted, result) => {
             let expected = wanted.as_ref().map_or_else(
                 || "delivered".to_owned(),
                 |rule| format!("blocked by {rule:?}"),
@@ -119,7 +119,7 @@ fn mismatches(test: &Test, fate: &Fate) -> Vec<Mismatch> {
             vec![Mismatch {
                 what: "outcome",
                 expected,
-                got: fate.to_string(),
+                got: result.to_string(),
             }]
         }
     }

@@ -31,7 +31,7 @@ pub struct Sample {
 /// The result for a sample.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", rename_all = "lowercase")]
-pub enum Fate {
+pub enum TrialResult {
     /// It is delivered, like this.
     Delivered(Delivered),
     /// A rule blocks it.
@@ -93,7 +93,7 @@ impl Sample {
     }
 
     /// Returns the result of the documents of these tags.
-    pub fn fate(&self, rules: &Rules, tags: &[Tag]) -> Fate {
+    pub fn result(&self, rules: &Rules, tags: &[Tag]) -> TrialResult {
         let mut reminder = self.reminder(tags);
         match rules.apply(&mut reminder) {
             Ok(Verdict::Pass) => {
@@ -104,15 +104,15 @@ impl Sample {
                     marks,
                     ..
                 } = reminder;
-                Fate::Delivered(Delivered {
+                TrialResult::Delivered(Delivered {
                     title,
                     content,
                     priority,
                     marks,
                 })
             }
-            Ok(Verdict::Blocked { tag, rule }) => Fate::Blocked { tag, rule },
-            Err(error) => Fate::Rejected {
+            Ok(Verdict::Blocked { tag, rule }) => TrialResult::Blocked { tag, rule },
+            Err(error) => TrialResult::Rejected {
                 problem: error.to_string(),
             },
         }
@@ -129,15 +129,15 @@ impl Sample {
             };
             findings.extend(now.found(tag, engine));
             let alone = Rules::default().with(tag.clone(), Some(Arc::clone(engine)));
-            match now.fate(&alone, std::slice::from_ref(tag)) {
-                Fate::Delivered(Delivered { title, content, .. }) => {
+            match now.result(&alone, std::slice::from_ref(tag)) {
+                TrialResult::Delivered(Delivered { title, content, .. }) => {
                     now = Self {
                         title,
                         content,
                         ..now
                     }
                 }
-                Fate::Blocked { .. } | Fate::Rejected { .. } => break,
+                TrialResult::Blocked { .. } | TrialResult::Rejected { .. } => break,
             }
         }
         findings
@@ -224,7 +224,7 @@ impl Delivered {
     }
 }
 
-impl fmt::Display for Fate {
+impl fmt::Display for TrialResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Delivered(_) => f.write_str("delivered"),
@@ -294,7 +294,7 @@ mod tests {
                 ("2", "highlight", Field::Content, "due", 8, 11),
             ]
         );
-        let Fate::Delivered(delivered) = sample.fate(&rules, &tags(&["1", "2"])) else {
+        let TrialResult::Delivered(delivered) = sample.result(&rules, &tags(&["1", "2"])) else {
             panic!("it is delivered")
         };
         let marked: Vec<_> = delivered
@@ -325,8 +325,8 @@ mod tests {
         let sample = Sample::of("no");
         let (tag, rule) = ("1".parse().unwrap(), "b".to_owned());
         assert_eq!(
-            sample.fate(&rules, &tags(&["1", "2"])),
-            Fate::Blocked { tag, rule }
+            sample.result(&rules, &tags(&["1", "2"])),
+            TrialResult::Blocked { tag, rule }
         );
         assert_eq!(sample.findings(&rules, &tags(&["1", "2"])).len(), 1);
     }

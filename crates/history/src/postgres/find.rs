@@ -11,7 +11,7 @@ use crate::error::Problem;
 use crate::search::find::{self, Head, Snapshot};
 use crate::search::postings;
 use crate::search::question::{Dialect, Question, Value};
-use crate::{Found, Page, Query};
+use crate::{FoundReminder, Page, Query};
 
 pub(super) async fn find(connection: &mut Object, query: &Query) -> Result<Page, Problem> {
     find::find(&Moment::of(connection).await?, query).await
@@ -41,13 +41,15 @@ impl Snapshot for Moment<'_> {
         among: ("= ANY(", ")"),
     };
 
-    async fn rows(&self, question: Question) -> Result<Vec<Found>, Problem> {
+    async fn rows(&self, question: Question) -> Result<Vec<FoundReminder>, Problem> {
         let statement = self.0.prepare_cached(&question.sql).await?;
         let values: Vec<_> = question.values.iter().map(parameter).collect();
         let rows = self.0.query(&statement, &values).await?;
         Ok(rows
             .iter()
-            .map(|row| Found::new(row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)))
+            .map(|row| {
+                FoundReminder::new(row.get(0), row.get(1), row.get(2), row.get(3), row.get(4))
+            })
             .collect())
     }
 

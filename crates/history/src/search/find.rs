@@ -13,7 +13,7 @@ use super::{grams, postings};
 use crate::error::Problem;
 use crate::rows::body::Body;
 use crate::text::Needle;
-use crate::{Cursor, Found, Page, Query};
+use crate::{Cursor, FoundReminder, Page, Query};
 
 /// Rows that are looked at before the search index is asked.
 const LOOKED_AT: usize = 1_024;
@@ -36,7 +36,7 @@ pub(crate) struct Head {
 /// A database as it is at one moment.
 pub(crate) trait Snapshot {
     const DIALECT: Dialect;
-    async fn rows(&self, question: Question) -> Result<Vec<Found>, Problem>;
+    async fn rows(&self, question: Question) -> Result<Vec<FoundReminder>, Problem>;
     /// Returns the database's plan for a question, in its own words.
     async fn plan(&self, question: Question) -> Result<String, Problem>;
     /// Indexes that have some of these numbers.
@@ -91,7 +91,7 @@ pub(crate) async fn explain<S: Snapshot>(snapshot: &S, query: &Query) -> Result<
 /// The result: a page, and one more reminder if there are more.
 struct Pages {
     limit: usize,
-    found: Vec<Found>,
+    found: Vec<FoundReminder>,
 }
 
 impl Pages {
@@ -99,7 +99,7 @@ impl Pages {
         self.found.len() > self.limit
     }
 
-    fn add(&mut self, rows: Vec<Found>, needle: &Needle) {
+    fn add(&mut self, rows: Vec<FoundReminder>, needle: &Needle) {
         let missing = self.limit + 1 - self.found.len();
         self.found.extend(
             rows.into_iter()
@@ -236,7 +236,7 @@ async fn ask<S: Snapshot>(
     Ok(named.filter(|n| range.contains(n)).collect())
 }
 
-impl Found {
+impl FoundReminder {
     pub(crate) fn new(n: i64, body: String, outcome: String, at_ms: i64, trail: String) -> Self {
         Self {
             cursor: Cursor(n),

@@ -11,7 +11,7 @@ use crate::error::Problem;
 use crate::search::find::{self, Head, Snapshot};
 use crate::search::postings;
 use crate::search::question::{Dialect, Question, Value};
-use crate::{Found, Page, Query};
+use crate::{FoundReminder, Page, Query};
 
 pub(super) fn find(connection: &mut rusqlite::Connection, query: &Query) -> Result<Page, Problem> {
     let moment = Moment(connection.transaction()?);
@@ -40,10 +40,10 @@ impl Snapshot for Moment<'_> {
         among: ("IN (SELECT value FROM json_each(", "))"),
     };
 
-    async fn rows(&self, question: Question) -> Result<Vec<Found>, Problem> {
+    async fn rows(&self, question: Question) -> Result<Vec<FoundReminder>, Problem> {
         let mut statement = self.0.prepare_cached(&question.sql)?;
         let found = statement.query_map(params_from_iter(&question.values), |row| {
-            Ok(Found::new(
+            Ok(FoundReminder::new(
                 row.get(0)?,
                 row.get(1)?,
                 row.get(2)?,

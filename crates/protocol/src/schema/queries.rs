@@ -157,7 +157,7 @@ pub struct WhyQuery {
     pub user: Option<UserId>,
 }
 
-/// A reminder's fate.
+/// The outcomes of a reminder.
 #[derive(Debug, JsonSchema)]
 pub struct WhyAnswer {
     /// The reminder.

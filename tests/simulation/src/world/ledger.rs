@@ -38,7 +38,7 @@ pub struct Reminder {
     pub is_optional: bool,
     /// Every acceptance, in order: the app server, and the recipient.
     pub accepted_by: Vec<(InstanceName, UserId)>,
-    /// A final fate was decided.
+    /// A final outcome was decided.
     pub is_settled: bool,
     /// And it is recorded.
     pub is_recorded: bool,
@@ -209,7 +209,7 @@ impl Ledger {
         );
     }
 
-    /// A final fate was decided; an owner decides it once. Afterwards only a fault lets it be
+    /// A final outcome was decided; an owner decides it once. Afterwards only a fault lets it be
     /// accepted again.
     pub fn settle(&mut self, id: Id, is_first: bool) {
         let reminder = &mut self.reminders[id];

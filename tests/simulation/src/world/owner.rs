@@ -13,7 +13,7 @@ use bellhop_core::log::readers::{Limits, ReaderId, Readers};
 use bellhop_core::log::sets::SetsLog;
 use bellhop_core::router::{
     Action, Company, HELD_BACK_AFTER, HeldBack, Input, Instance, Item, MailboxSummary, Page,
-    Partition, Settings, Share, Undelivered,
+    Router, Settings, Share, Undelivered,
 };
 use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 use bellhop_protocol::token::{InstanceName, Source, UserId};
@@ -34,7 +34,7 @@ type Contents = Vec<(UserId, usize, bool)>;
 
 #[derive(Debug)]
 pub struct Owner {
-    pub partition: Partition,
+    pub partition: Router,
     /// It has read what there is, and works.
     pub is_loaded: bool,
     /// The mailboxes that it found when it took over, with the origins of their reminders, and the
@@ -107,7 +107,7 @@ pub struct Owner {
 impl Owner {
     pub fn new(settings: &Settings, limits: Limits) -> Self {
         Self {
-            partition: Partition::new(settings.clone()),
+            partition: Router::new(settings.clone()),
             is_loaded: false,
             found: Vec::new(),
             parked_before: HashSet::new(),

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use bellhop_core::log::done;
 use bellhop_core::log::progress::Hold;
-use bellhop_core::router::{Fate, Input, Item, Removal, Settled};
+use bellhop_core::router::{Input, Item, Removal, Resolution, Settled};
 use bellhop_protocol::token::{InstanceName, UserId};
 
 use super::ledger::Id;
@@ -127,8 +127,8 @@ impl World {
             }
             self.check_fate(number, id, &one);
             let owner = self.owner(number);
-            let is_refused = one.fate == Fate::MailboxFull;
-            let is_final = one.fate != Fate::Parked;
+            let is_refused = one.resolution == Resolution::MailboxFull;
+            let is_final = one.resolution != Resolution::Parked;
             let Settled {
                 user,
                 item,
@@ -170,12 +170,15 @@ impl World {
         number: u64,
         id: Id,
         Settled {
-            user, item, fate, ..
+            user,
+            item,
+            resolution,
+            ..
         }: &Settled,
     ) {
         let reminder = &mut self.ledger.reminders[id];
-        match fate {
-            Fate::Delivered { by, .. } => {
+        match resolution {
+            Resolution::Delivered { by, .. } => {
                 let has_it = |instance: &InstanceName| {
                     reminder
                         .accepted_by
@@ -193,14 +196,14 @@ impl World {
                     self.count("accepted by several");
                 }
             }
-            Fate::Rerouted { instance, to } => {
+            Resolution::Rerouted { instance, to } => {
                 let has_it = reminder
                     .accepted_by
                     .contains(&(instance.clone(), to.clone()));
                 assert!(has_it, "{id} was not accepted by {to}: {reminder:?}");
                 self.count("rerouted");
             }
-            Fate::Expired => {
+            Resolution::Expired => {
                 let is_over = reminder.expires_at.is_some_and(|at| at <= self.wall_ms());
                 assert!(
                     is_over,
@@ -213,15 +216,15 @@ impl World {
                     "expired on the way"
                 });
             }
-            Fate::MailboxFull => {
+            Resolution::MailboxFull => {
                 reminder.is_overtaken = true;
                 self.check_mailbox_is_full(number, user, id);
             }
-            Fate::Merged { into } => {
+            Resolution::Merged { into } => {
                 self.count("merged");
                 self.ledger.check_merged(id, into);
             }
-            Fate::Parked => {
+            Resolution::Parked => {
                 let is_there =
                     matches!(item, Item::Event { .. }) && self.nats.was_parked.contains(&id);
                 assert!(is_there, "{id} is in no mailbox: {reminder:?}");

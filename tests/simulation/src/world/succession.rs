@@ -4,7 +4,7 @@
 
 use bellhop_core::log::Subscriber;
 use bellhop_core::log::done::{AllDone, Done};
-use bellhop_core::log::partition::{Found, PartitionLog};
+use bellhop_core::log::partition::{PartitionLog, StartState};
 use bellhop_core::log::position::{OutcomesStart, OutcomesState, Position, Start};
 use bellhop_core::log::readers::Limits;
 use bellhop_core::log::sets::SetsLog;
@@ -279,7 +279,7 @@ impl World {
             done_of_sets,
         ));
         let (done, parked) = (owner.recorded_before.clone(), Default::default());
-        owner.log = Some(PartitionLog::new(Found {
+        owner.log = Some(PartitionLog::new(StartState {
             settled,
             outcomes,
             window: of_partition,

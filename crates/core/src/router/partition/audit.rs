@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::catching_up::CatchUp;
 use super::expected::Held;
 use super::mailboxes::parked_sequence;
-use super::{InstanceQueue, Partition, State, Ticket, Timer, User};
+use super::{InstanceQueue, Router, State, Ticket, Timer, User};
 use crate::router::instance_queue::{Health, Track};
 use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::{Company, Instance};
 
-impl Partition {
+impl Router {
     /// Checks the machine against itself, in time proportional to all that it knows.
     ///
     /// # Panics

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Partition, Timer};
+use super::{Router, Timer};
 use crate::router::instance_queue::Watch;
 use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::user::State;
@@ -15,7 +15,7 @@ use crate::router::{Company, Now};
 /// be answered. Most answer much earlier, and parking costs more than a short wait.
 const SLOW_PART: u32 = 8;
 
-impl Partition {
+impl Router {
     /// A shared delivery begins: arms the first look at what waits behind it.
     pub(super) fn watch_crowd(&mut self, now: Now, number: InstanceKey, is_slow: bool) {
         let at =

@@ -15,13 +15,13 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::{Partition, Timer};
+use super::{Router, Timer};
 use crate::router::instance_queue::{Part, grown};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
 use crate::router::suspicion::Suspicion;
 use crate::router::user::{Batch, Reception, State};
 use crate::router::{
-    Action, Company, Entry, Fate, Instance, NoAnswer, Now, Refusal, Share, Undelivered,
+    Action, Company, Entry, Instance, NoAnswer, Now, Refusal, Resolution, Share, Undelivered,
 };
 use bellhop_protocol::reminder::finished::REROUTED_BYTES;
 
@@ -37,7 +37,7 @@ enum Load {
     Nothing,
 }
 
-impl Partition {
+impl Router {
     /// Queues for a delivery at each of these instances.
     pub(super) fn board(&mut self, user: UserKey, queues: InstanceKeys) {
         self.users[user].use_up_confirmations();
@@ -401,7 +401,7 @@ impl Partition {
         for (entry, Reception { by, .. }) in accepted {
             self.merge_window.accepted(now.instant, &entry);
             let missed = targets - by.len();
-            self.settle(user, entry, Fate::Delivered { by, missed });
+            self.settle(user, entry, Resolution::Delivered { by, missed });
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use hashbrown::HashSet;
 use smallvec::smallvec;
 
-use super::{Partition, Timer};
+use super::{Router, Timer};
 use crate::router::instance_queue::{Asked, Check, Health, Ticket};
 use crate::router::keys::{InstanceKey, InstanceKeys, UserKey};
 use crate::router::user::{Route, State};
@@ -16,7 +16,7 @@ use bellhop_protocol::token::{InstanceName, UserId};
 /// The turn of users who are named in a probe or asked about ahead: none of theirs.
 pub(super) const NO_TURN: u64 = 0;
 
-impl Partition {
+impl Router {
     pub(super) fn route_up(
         &mut self,
         now: Now,

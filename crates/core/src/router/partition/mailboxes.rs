@@ -3,16 +3,16 @@
 
 use std::time::Duration;
 
-use super::{Park, Partition, Timer};
+use super::{Park, Router, Timer};
 use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::user::{State, Sweep};
-use crate::router::{Action, BySource, Entry, Fate, Item, MailboxSummary, Now, Page};
+use crate::router::{Action, BySource, Entry, Item, MailboxSummary, Now, Page, Resolution};
 use bellhop_protocol::token::UserId;
 
 /// For this long the wall clock is assumed to be unchanged.
 const CLOCK_TRUSTED: Duration = Duration::from_secs(60);
 
-impl Partition {
+impl Router {
     pub(super) fn mailbox_found(&mut self, now: Now, user: UserId, summary: MailboxSummary) {
         let user = self.users.admit(user);
         let mailbox = self.users[user].mailbox_mut();
@@ -80,7 +80,7 @@ impl Partition {
         for entry in page.entries {
             if entry.is_expired(now) {
                 sweep.oldest_kept = sweep.oldest_kept.or(kept.first().and_then(parked_sequence));
-                self.settle_before_front(user, entry, Fate::Expired, sweep.oldest_kept);
+                self.settle_before_front(user, entry, Resolution::Expired, sweep.oldest_kept);
             } else {
                 sweep.next_expiry = [sweep.next_expiry, entry.expires_at]
                     .into_iter()
@@ -164,24 +164,28 @@ impl Partition {
 
     pub(super) fn park(&mut self, now: Now, user: UserKey, entry: Entry) {
         match self.end_without_delivery(now, &entry) {
-            Some(fate) => self.settle(user, entry, fate),
-            None => self.take_in(user, entry, Fate::Parked),
+            Some(resolution) => self.settle(user, entry, resolution),
+            None => self.take_in(user, entry, Resolution::Parked),
         }
     }
 
     /// Queues a reminder for its park, if there is room for it. Otherwise it waits until the
     /// mailbox is counted.
-    fn take_in(&mut self, user: UserKey, entry: Entry, fate: Fate) {
+    fn take_in(&mut self, user: UserKey, entry: Entry, resolution: Resolution) {
         let mailbox = self.users[user].mailbox_mut();
         if mailbox.take_in(&self.settings.room, &entry) {
-            return self.parks.push_back(Park { user, entry, fate });
+            return self.parks.push_back(Park {
+                user,
+                entry,
+                resolution,
+            });
         }
         mailbox.parking += 1;
         mailbox
             .tally
             .get_or_insert_default()
             .undecided
-            .push_back((entry, fate));
+            .push_back((entry, resolution));
         self.count_if_wanted(user);
     }
 
@@ -198,8 +202,8 @@ impl Partition {
         self.reads_in_flight = self.reads_in_flight.saturating_sub(1);
         let user = self.users.admit(user);
         let found = found.map(|found| self.with_memory(user, found));
-        for (entry, fate) in self.users[user].mailbox_mut().counted(found) {
-            let is_copy = fate != Fate::Parked;
+        for (entry, resolution) in self.users[user].mailbox_mut().counted(found) {
+            let is_copy = resolution != Resolution::Parked;
             let over = if is_copy {
                 None
             } else {
@@ -211,10 +215,22 @@ impl Partition {
                 .mailbox_mut()
                 .take_in(&self.settings.room, &entry)
             {
-                self.parks.push_back(Park { user, entry, fate });
+                self.parks.push_back(Park {
+                    user,
+                    entry,
+                    resolution,
+                });
             } else {
                 // A copy that has no room is left out; its reminder is rerouted all the same.
-                self.settle(user, entry, if is_copy { fate } else { Fate::MailboxFull });
+                self.settle(
+                    user,
+                    entry,
+                    if is_copy {
+                        resolution
+                    } else {
+                        Resolution::MailboxFull
+                    },
+                );
             }
         }
         self.touched_users.push_back(user);
@@ -222,11 +238,17 @@ impl Partition {
 
     /// An associate has got it. A copy goes to the mailbox, if the user is to have one and there is
     /// room.
-    pub(super) fn rerouted(&mut self, now: Now, user: UserKey, entry: Entry, fate: Fate) {
+    pub(super) fn rerouted(
+        &mut self,
+        now: Now,
+        user: UserKey,
+        entry: Entry,
+        resolution: Resolution,
+    ) {
         if !self.settings.copy_rerouted || entry.is_expired(now) {
-            return self.settle(user, entry, fate);
+            return self.settle(user, entry, resolution);
         }
-        self.take_in(user, entry, fate);
+        self.take_in(user, entry, resolution);
     }
 
     /// Arms the search of a mailbox for the moment its earliest reminder expires; or, where that is

@@ -1,4 +1,4 @@
-//! The machine itself. `Partition::advance` is its heart: the one place that decides what comes
+//! The machine itself. `Router::advance` is its heart: the one place that decides what comes
 //! next for a user. What it does with instances, deliveries, mailboxes and associates stands in the
 //! modules of these names (associates: `attempts`).
 
@@ -25,7 +25,7 @@ use super::merge_window::MergeWindow;
 use super::user::{Route, State, User};
 use super::users::Users;
 use super::{
-    Action, Company, Entry, Fate, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Settings,
+    Action, Company, Entry, HeldBack, Input, Item, MAX_DEVICES, Now, Removal, Resolution, Settings,
     Settled,
 };
 use bellhop_protocol::token::UserId;
@@ -63,12 +63,12 @@ enum Timer {
 struct Park {
     user: UserKey,
     entry: Entry,
-    fate: Fate,
+    resolution: Resolution,
 }
 
 /// The state of one partition's users. See the [module](super).
 #[derive(Debug)]
-pub struct Partition {
+pub struct Router {
     settings: Settings,
     users: Users,
     queues: InstanceQueues,
@@ -103,7 +103,7 @@ pub struct Partition {
     is_stopping: bool,
 }
 
-impl Partition {
+impl Router {
     /// An empty partition.
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -392,35 +392,41 @@ impl Partition {
         let (mut alive, mut over) = (VecDeque::new(), Vec::new());
         for entry in waiting {
             match self.end_without_delivery(now, &entry) {
-                Some(fate) => over.push((entry, fate)),
+                Some(resolution) => over.push((entry, resolution)),
                 None => alive.push_back(entry),
             }
         }
         self.users[user].work_mut().waiting = alive;
-        for (entry, fate) in over {
-            self.settle(user, entry, fate);
+        for (entry, resolution) in over {
+            self.settle(user, entry, resolution);
         }
     }
 
     /// Returns the outcome of a reminder that no longer needs delivery.
-    fn end_without_delivery(&self, now: Now, entry: &Entry) -> Option<Fate> {
+    fn end_without_delivery(&self, now: Now, entry: &Entry) -> Option<Resolution> {
         if entry.is_expired(now) {
-            return Some(Fate::Expired);
+            return Some(Resolution::Expired);
         }
         let other = self.merge_window.duplicate_of(now.instant, entry)?;
-        Some(Fate::Merged {
+        Some(Resolution::Merged {
             into: other.id.clone(),
         })
     }
 
     /// A reminder that has left `waiting` is done with.
-    fn settle(&mut self, user: UserKey, entry: Entry, fate: Fate) {
+    fn settle(&mut self, user: UserKey, entry: Entry, resolution: Resolution) {
         let front = self.users[user].work().front_parked();
-        self.settle_before_front(user, entry, fate, front);
+        self.settle_before_front(user, entry, resolution, front);
     }
 
     /// A reminder is done with; `front` is the oldest one known to stay in the mailbox.
-    fn settle_before_front(&mut self, user: UserKey, entry: Entry, fate: Fate, front: Option<u64>) {
+    fn settle_before_front(
+        &mut self,
+        user: UserKey,
+        entry: Entry,
+        resolution: Resolution,
+        front: Option<u64>,
+    ) {
         let user = &mut self.users[user];
         let name = user.name.clone();
         let removal = match entry.item {
@@ -437,7 +443,7 @@ impl Partition {
         self.settled.push(Settled {
             user: name,
             item: entry.item,
-            fate,
+            resolution,
             removal,
         });
     }

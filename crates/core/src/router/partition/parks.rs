@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Park, Partition, State, Timer};
+use super::{Park, Router, State, Timer};
 use crate::router::keys::UserKey;
-use crate::router::{Action, Fate, Now, Parking};
+use crate::router::{Action, Now, Parking, Resolution};
 
 /// The last batch was refused.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Refused {
     pause: Duration,
 }
 
-impl Partition {
+impl Router {
     /// Returns true if JetStream refused the last batch for a mailbox, so that parking waits.
     pub fn is_park_refused(&self) -> bool {
         self.refused.is_some()
@@ -34,7 +34,15 @@ impl Partition {
             .park_most
             .saturating_mul(2)
             .min(self.settings.park_batch.0);
-        for (Park { user, entry, fate }, &sequence) in batch.into_iter().zip(sequences) {
+        for (
+            Park {
+                user,
+                entry,
+                resolution,
+            },
+            &sequence,
+        ) in batch.into_iter().zip(sequences)
+        {
             let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
             // What was parked before a crash already is answered with the sequence that it got
@@ -49,7 +57,7 @@ impl Partition {
                     .for_each(|tally| tally.take_out(&entry.source));
             }
             self.count_if_wanted(user);
-            self.settle(user, entry, fate);
+            self.settle(user, entry, resolution);
             self.touched_users.push_back(user);
         }
     }
@@ -77,9 +85,12 @@ impl Partition {
     /// them directly. All of a user's reminders leave together, so their order stays.
     pub(super) fn take_back(&mut self) {
         let mut leaves: BTreeMap<UserKey, bool> = BTreeMap::new();
-        for Park { user, fate, .. } in &self.parks {
+        for Park {
+            user, resolution, ..
+        } in &self.parks
+        {
             // A copy is for the mailbox alone, and what was published later queues behind it.
-            let is_live = *fate == Fate::Parked;
+            let is_live = *resolution == Resolution::Parked;
             let may_leave = leaves
                 .entry(*user)
                 .or_insert_with(|| self.is_served_directly(*user));
@@ -136,8 +147,8 @@ impl Partition {
             self.parking.extend(self.parks.pop_front());
         }
         let parking = |park: &Park| {
-            let rerouted_to = match &park.fate {
-                Fate::Rerouted { to, .. } => Some(to.clone()),
+            let rerouted_to = match &park.resolution {
+                Resolution::Rerouted { to, .. } => Some(to.clone()),
                 _ => None,
             };
             Parking {

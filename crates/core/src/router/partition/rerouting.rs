@@ -17,13 +17,13 @@ use std::sync::Arc;
 use smallvec::smallvec;
 
 use super::deliveries::Answered;
-use super::{Partition, State, Timer};
+use super::{Router, State, Timer};
 use crate::router::keys::UserKey;
 use crate::router::user::{Reception, RerouteAttempt};
-use crate::router::{Action, Fate, Instance, MAX_ASSOCIATES, Now};
+use crate::router::{Action, Instance, MAX_ASSOCIATES, Now, Resolution};
 use bellhop_protocol::token::UserId;
 
-impl Partition {
+impl Router {
     pub(super) fn associates_changed(&mut self, user: UserId, associates: Vec<UserId>) {
         let mut seen = BTreeSet::from([user.clone()]);
         let others = associates
@@ -218,7 +218,7 @@ impl Partition {
                     now,
                     user,
                     entry,
-                    Fate::Rerouted {
+                    Resolution::Rerouted {
                         instance,
                         to: to.clone(),
                     },

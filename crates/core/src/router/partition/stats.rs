@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Partition;
+use super::Router;
 use crate::router::HELD_BACK_AFTER;
 use bellhop_protocol::token::{InstanceName, UserId};
 
@@ -55,7 +55,7 @@ impl Mail {
     }
 }
 
-impl Partition {
+impl Router {
     /// Counts everything, in time proportional to it: some 10 ns for each user.
     pub fn stats(&self) -> PartitionStats {
         let mut stats = PartitionStats::default();

@@ -5,13 +5,13 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use super::Partition;
+use super::Router;
 use crate::router::instance_queue::grown;
 use crate::router::keys::UserKey;
 use crate::router::suspicion::Suspicion;
 use crate::router::{HELD_BACK_AFTER, HeldBack, Instance, Now};
 
-impl Partition {
+impl Router {
     /// The first `sent` of what waits was not answered.
     pub(super) fn suspect(
         &mut self,

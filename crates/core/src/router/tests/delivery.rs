@@ -5,7 +5,7 @@ use std::time::Duration;
 
 #[test]
 fn a_reminder_is_delivered_after_a_heartbeat() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     assert_eq!(router.up("alice", "app-1"), NOTHING);
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
     assert_eq!(
@@ -19,7 +19,7 @@ fn a_reminder_is_delivered_after_a_heartbeat() {
 
 #[test]
 fn held_connection_needs_no_heartbeat_within_lease() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.publish("alice");
     router.connected("app-1", "alice");
@@ -38,7 +38,7 @@ fn held_connection_needs_no_heartbeat_within_lease() {
 
 #[test]
 fn without_lease_each_delivery_needs_a_heartbeat() {
-    let mut router = Router::with(|settings| settings.lease = Duration::ZERO);
+    let mut router = TestRouter::with(|settings| settings.lease = Duration::ZERO);
     router.up("alice", "app-1");
     assert_eq!(router.publish("alice"), ["heartbeat app-1: alice"]);
     assert_eq!(
@@ -59,7 +59,7 @@ fn without_lease_each_delivery_needs_a_heartbeat() {
 
 #[test]
 fn without_lease_a_mailbox_is_delivered() {
-    let mut router = Router::with(|settings| settings.lease = Duration::ZERO);
+    let mut router = TestRouter::with(|settings| settings.lease = Duration::ZERO);
     router.found("alice", (7, 8), 2);
     assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice"]);
     assert_eq!(router.connected("app-1", "alice"), ["read alice 7 to 8"]);
@@ -79,7 +79,7 @@ fn without_lease_a_mailbox_is_delivered() {
 
 #[test]
 fn reminders_during_a_delivery_form_one_batch() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     for user in ["alice", "bob", "carol"] {
         router.hold(user, "app-1");
     }
@@ -97,7 +97,7 @@ fn reminders_during_a_delivery_form_one_batch() {
 
 #[test]
 fn heartbeat_asks_for_waiting_users_up_to_limit() {
-    let mut router = Router::with(|settings| settings.heartbeat_users = 2);
+    let mut router = TestRouter::with(|settings| settings.heartbeat_users = 2);
     for user in ["alice", "bob", "carol", "dave"] {
         router.up(user, "app-1");
     }
@@ -122,7 +122,7 @@ fn heartbeat_asks_for_waiting_users_up_to_limit() {
 
 #[test]
 fn users_who_left_do_not_block_heartbeat_queue() {
-    let mut router = Router::with(|settings| settings.heartbeat_users = 1);
+    let mut router = TestRouter::with(|settings| settings.heartbeat_users = 1);
     for user in ["alice", "bob", "carol", "dave"] {
         router.up(user, "app-1");
     }
@@ -144,7 +144,7 @@ fn users_who_left_do_not_block_heartbeat_queue() {
 
 #[test]
 fn users_queued_at_deserted_instance_are_parked() {
-    let mut router = Router::with(|settings| settings.heartbeat_users = 1);
+    let mut router = TestRouter::with(|settings| settings.heartbeat_users = 1);
     for user in ["alice", "bob", "carol"] {
         router.up(user, "app-1");
     }
@@ -160,7 +160,7 @@ fn users_queued_at_deserted_instance_are_parked() {
 
 #[test]
 fn moving_user_has_one_delivery_in_flight() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e2"]);
     assert_eq!(router.up("alice", "app-2"), NOTHING);
@@ -177,7 +177,7 @@ fn moving_user_has_one_delivery_in_flight() {
 
 #[test]
 fn a_delivery_is_bounded_in_bytes() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.hold("bob", "app-1");
     router.publish("alice");
@@ -204,7 +204,7 @@ fn a_delivery_is_bounded_in_bytes() {
 
 #[test]
 fn a_reminder_beyond_the_bound_goes_alone() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.event([
@@ -228,7 +228,7 @@ fn a_reminder_beyond_the_bound_goes_alone() {
 
 #[test]
 fn unconfirmed_route_is_dropped_and_next_tried() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.up("alice", "app-2");
     assert_eq!(
@@ -249,7 +249,7 @@ fn unconfirmed_route_is_dropped_and_next_tried() {
 
 #[test]
 fn refused_route_is_dropped_and_next_tried() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.hold("alice", "app-2");
     assert_eq!(
@@ -280,7 +280,7 @@ fn refused_route_is_dropped_and_next_tried() {
 
 #[test]
 fn only_the_refused_user_loses_the_route() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     for user in ["alice", "bob", "carol"] {
         router.hold(user, "app-1");
     }
@@ -299,7 +299,7 @@ fn only_the_refused_user_loses_the_route() {
 
 #[test]
 fn old_heartbeat_answer_keeps_a_newer_route() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.publish("alice");
     assert_eq!(router.up("alice", "app-1"), NOTHING, "it is put again");
@@ -316,7 +316,7 @@ fn old_heartbeat_answer_keeps_a_newer_route() {
 
 #[test]
 fn old_refusal_keeps_a_newer_route() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.up("alice", "app-1");
@@ -332,7 +332,7 @@ fn old_refusal_keeps_a_newer_route() {
 
 #[test]
 fn route_deleted_during_delivery_ends_afterwards() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.publish("alice");
@@ -352,7 +352,7 @@ fn route_deleted_during_delivery_ends_afterwards() {
 
 #[test]
 fn late_news_of_an_older_route_changes_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up_at(5, "alice", "app-1");
     router.down_at(4, "alice", "app-1");
     router.up_at(3, "alice", "app-1");
@@ -365,7 +365,7 @@ fn late_news_of_an_older_route_changes_nothing() {
 
 #[test]
 fn a_route_may_name_a_new_subject() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.publish("alice");
     let moved = Arc::new(Instance {
@@ -394,7 +394,7 @@ fn a_route_may_name_a_new_subject() {
 
 #[test]
 fn stopping_finishes_live_reminders() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice bob carol");

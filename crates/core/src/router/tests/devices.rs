@@ -4,8 +4,8 @@ use super::*;
 use crate::router::MAX_DEVICES;
 
 /// Alice is held at app-1 and app-2; her route at app-2 is the newer one.
-fn alice_at_two() -> Router {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+fn alice_at_two() -> TestRouter {
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.up("alice", "app-1");
     router.up("alice", "app-2");
     assert_eq!(
@@ -31,7 +31,7 @@ fn alice_at_two() -> Router {
 
 #[test]
 fn of_many_devices_the_newest_get_it() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     let name = |number: usize| format!("app-{number}");
     (0..MAX_DEVICES + 3).for_each(|number| drop(router.up("alice", &name(number))));
     let mut asked = router.publish("alice");
@@ -161,7 +161,7 @@ fn silent_instances_park_the_reminder() {
 
 #[test]
 fn all_instances_get_the_same_batch() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.publish("bob"); // app-2 is at work for a while.
     router.up("alice", "app-1");
@@ -190,7 +190,7 @@ fn all_instances_get_the_same_batch() {
 
 #[test]
 fn reminder_expired_before_its_turn_is_skipped() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.publish("bob");
     router.up("alice", "app-1");
@@ -241,7 +241,7 @@ fn a_new_device_joins_with_the_next_batch() {
 
 #[test]
 fn device_leaving_the_queue_ends_its_part() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.publish("bob");
     router.up("alice", "app-1");
@@ -262,8 +262,9 @@ fn device_leaving_the_queue_ends_its_part() {
 
 #[test]
 fn without_lease_each_batch_asks_all_once() {
-    let mut router =
-        Router::with(|settings| (settings.all_devices, settings.lease) = (true, Duration::ZERO));
+    let mut router = TestRouter::with(|settings| {
+        (settings.all_devices, settings.lease) = (true, Duration::ZERO)
+    });
     router.up("alice", "app-1");
     router.up("alice", "app-2");
     router.publish("alice");
@@ -283,7 +284,7 @@ fn without_lease_each_batch_asks_all_once() {
 
 #[test]
 fn a_mailbox_is_delivered_to_all() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.away_with_mail("alice", &[mail(10), mail(11)]);
     router.up("alice", "app-1");
     router.up("alice", "app-2");
@@ -314,7 +315,7 @@ fn a_mailbox_is_delivered_to_all() {
 
 #[test]
 fn starved_instance_joins_the_next_batch() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.hold("bob", "app-2");
     router.up("alice", "app-1");
     router.up("alice", "app-2");
@@ -343,7 +344,7 @@ fn starved_instance_joins_the_next_batch() {
 
 #[test]
 fn the_newest_routes_are_remembered() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     for number in 0..=MAX_ROUTES {
         router.up("alice", &format!("app-{number}"));
     }

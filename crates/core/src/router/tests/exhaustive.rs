@@ -26,7 +26,7 @@ const HAPPENINGS: [&str; 11] = [
 const STEPS: usize = 9;
 
 struct World {
-    router: Router,
+    router: TestRouter,
     /// The connections of all users. Everybody has an app server: alice app-1, bob app-9, carol
     /// app-8.
     there: BTreeSet<&'static str>,
@@ -50,7 +50,7 @@ fn at(who: &str) -> &'static str {
 
 impl World {
     fn new() -> Self {
-        let mut router = Router::with(|settings| settings.delivery_bytes = 10_000);
+        let mut router = TestRouter::with(|settings| settings.delivery_bytes = 10_000);
         router.associates("alice", "bob carol");
         let (there, dead) = (["bob"].into(), BTreeSet::new());
         let (wanted, mail, delivered) = Default::default();

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn an_expired_reminder_is_not_sent() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.event([
@@ -24,7 +24,7 @@ fn an_expired_reminder_is_not_sent() {
 
 #[test]
 fn reminder_expired_in_queue_is_not_sent() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.hold("bob", "app-1");
     router.publish("alice");
@@ -38,7 +38,7 @@ fn reminder_expired_in_queue_is_not_sent() {
 
 #[test]
 fn an_expired_reminder_is_not_parked() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.wait(1_000);
     assert_eq!(
         router.event([reminder("alice").expires(1_000)]),
@@ -49,7 +49,7 @@ fn an_expired_reminder_is_not_parked() {
 
 #[test]
 fn expired_part_of_a_page_is_settled() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail(
         "alice",
         &[expiring(10, 500), mail(11), expiring(12, 500), mail(13)],
@@ -76,7 +76,7 @@ fn expired_part_of_a_page_is_settled() {
 
 #[test]
 fn mailbox_is_swept_at_first_expiry() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail(
         "alice",
         &[
@@ -122,7 +122,7 @@ fn mailbox_is_swept_at_first_expiry() {
 #[test]
 fn clock_set_back_delays_expiry_one_minute() {
     const HOUR_MS: i64 = 3_600_000;
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.now.unix_ms -= HOUR_MS;
     router.away_with_mail("alice", &[expiring(10, 500)]);
     assert_eq!(
@@ -136,7 +136,7 @@ fn clock_set_back_delays_expiry_one_minute() {
 
 #[test]
 fn a_sweep_goes_on_over_pages() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail(
         "alice",
         &[
@@ -174,7 +174,7 @@ fn a_sweep_goes_on_over_pages() {
 
 #[test]
 fn fully_expired_mailbox_leaves_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 500)]);
     router.wait(500);
     assert_eq!(
@@ -189,7 +189,7 @@ fn fully_expired_mailbox_leaves_nothing() {
 
 #[test]
 fn mailbox_expired_in_two_sweeps_leaves_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 60_500), expiring(12, 500)]);
     router.wait(500);
     assert_eq!(
@@ -206,7 +206,7 @@ fn mailbox_expired_in_two_sweeps_leaves_nothing() {
 
 #[test]
 fn a_mailbox_removed_behind_our_back_leaves_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 500)]);
     assert_eq!(router.wait(500), ["read alice 10 to 10"]);
     assert_eq!(
@@ -219,8 +219,9 @@ fn a_mailbox_removed_behind_our_back_leaves_nothing() {
 
 #[test]
 fn reminder_parked_during_sweep_expires_later() {
-    let mut router =
-        Router::with(|settings| settings.expiry_interval = std::time::Duration::from_millis(100));
+    let mut router = TestRouter::with(|settings| {
+        settings.expiry_interval = std::time::Duration::from_millis(100)
+    });
     router.away_with_mail("alice", &[expiring(10, 500), expiring(11, 9_000)]);
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
     router.away_with_mail("alice", &[expiring(12, 1_000)]);
@@ -234,7 +235,7 @@ fn reminder_parked_during_sweep_expires_later() {
 
 #[test]
 fn a_sweep_ends_where_parking_begins() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 500), mail(11)]);
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
     assert_eq!(router.publish("alice alice"), ["park alice e3, alice e3.1"]);
@@ -251,7 +252,7 @@ fn a_sweep_ends_where_parking_begins() {
 
 #[test]
 fn mailbox_in_delivery_is_not_swept() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[mail(10), expiring(11, 500)]);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
@@ -272,7 +273,7 @@ fn mailbox_in_delivery_is_not_swept() {
 
 #[test]
 fn an_empty_mailbox_keeps_no_timer() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 86_400_000)]);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
@@ -285,7 +286,7 @@ fn an_empty_mailbox_keeps_no_timer() {
 
 #[test]
 fn stopping_sweeps_nothing_more() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 500), mail(11)]);
     router.away_with_mail("bob", &[expiring(12, 600)]);
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);

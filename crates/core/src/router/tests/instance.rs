@@ -9,7 +9,7 @@ fn silent_instance_is_down_and_users_parked() {
         NoAnswer::TimedOut,
         NoAnswer::Garbage,
     ] {
-        let mut router = Router::new();
+        let mut router = TestRouter::new();
         for (user, at) in [
             ("alice", "app-1"),
             ("bob", "app-1"),
@@ -41,7 +41,7 @@ fn silent_instance_is_down_and_users_parked() {
 
 #[test]
 fn users_of_silent_instance_use_other_routes() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-2");
     router.hold("alice", "app-1");
     router.publish("alice");
@@ -57,7 +57,7 @@ fn users_of_silent_instance_use_other_routes() {
 
 #[test]
 fn a_heartbeat_without_answer_brings_an_instance_down() {
-    let mut router = Router::with(|settings| settings.heartbeat_users = 1);
+    let mut router = TestRouter::with(|settings| settings.heartbeat_users = 1);
     router.up("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice bob");
@@ -71,7 +71,7 @@ fn a_heartbeat_without_answer_brings_an_instance_down() {
 
 #[test]
 fn down_instance_is_probed_with_growing_pauses() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice bob");
@@ -106,7 +106,7 @@ fn down_instance_is_probed_with_growing_pauses() {
 
 #[test]
 fn hanging_deliveries_are_retried_less_often() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     assert_eq!(
@@ -137,7 +137,7 @@ fn hanging_deliveries_are_retried_less_often() {
 
 #[test]
 fn probe_is_bounded_like_a_heartbeat() {
-    let mut router = Router::with(|settings| settings.heartbeat_users = 2);
+    let mut router = TestRouter::with(|settings| settings.heartbeat_users = 2);
     for user in ["alice", "bob", "carol"] {
         router.up(user, "app-1");
     }
@@ -157,7 +157,7 @@ fn probe_is_bounded_like_a_heartbeat() {
 
 #[test]
 fn new_route_probes_down_instance_at_once() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.publish("alice");
     router.heartbeat_fails("app-1", NoAnswer::NoResponders);
@@ -171,7 +171,7 @@ fn new_route_probes_down_instance_at_once() {
 
 #[test]
 fn instance_without_waiting_users_is_not_probed() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.delivery_fails("app-1", NoAnswer::TimedOut);
@@ -191,7 +191,7 @@ fn instance_without_waiting_users_is_not_probed() {
 
 #[test]
 fn heartbeat_during_failed_delivery_keeps_instance_down() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");
     assert_eq!(
@@ -214,7 +214,7 @@ fn heartbeat_during_failed_delivery_keeps_instance_down() {
 
 #[test]
 fn heartbeat_outlasting_backoff_is_the_probe() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice bob");
@@ -234,7 +234,7 @@ fn heartbeat_outlasting_backoff_is_the_probe() {
 
 #[test]
 fn deserted_instance_is_forgotten_after_its_pause() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.delivery_fails("app-1", NoAnswer::TimedOut);

@@ -5,7 +5,7 @@ use super::*;
 
 #[test]
 fn heartbeat_of_forgotten_user_confirms_no_other() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.publish("alice");
     router.heartbeat_fails("app-1", NoAnswer::TimedOut);
@@ -32,7 +32,7 @@ fn heartbeat_of_forgotten_user_confirms_no_other() {
 
 #[test]
 fn place_of_forgotten_user_is_void() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.hold("carol", "app-2");
     router.up("alice", "app-1");
     router.up("alice", "app-2");

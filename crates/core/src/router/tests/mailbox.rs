@@ -4,8 +4,8 @@ use super::*;
 
 /// Alice's mailbox holds messages 10, 12 and 15, her connection is held, and the first page was
 /// asked for.
-fn alice_is_read() -> Router {
-    let mut router = Router::new();
+fn alice_is_read() -> TestRouter {
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[mail(10), mail(12), mail(15)]);
     assert_eq!(router.up("alice", "app-1"), ["heartbeat app-1: alice"]);
     assert_eq!(router.connected("app-1", "alice"), ["read alice 10 to 15"]);
@@ -14,7 +14,7 @@ fn alice_is_read() -> Router {
 
 #[test]
 fn without_route_parked_then_settled_when_durable() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     assert_eq!(router.publish("alice"), ["park alice e1"]);
     assert_eq!(router.parked(&[40]), ["alice e1 parked"]);
     assert!(router.partition.is_quiet());
@@ -22,7 +22,7 @@ fn without_route_parked_then_settled_when_durable() {
 
 #[test]
 fn new_reminders_queue_behind_the_mailbox() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.publish("alice");
     assert_eq!(router.publish("alice"), NOTHING, "one batch at a time");
     assert_eq!(
@@ -104,7 +104,7 @@ fn a_mailbox_is_delivered_page_by_page() {
 
 #[test]
 fn large_page_goes_out_in_several_deliveries() {
-    let mut router = Router::with(|settings| settings.delivery_bytes = 200);
+    let mut router = TestRouter::with(|settings| settings.delivery_bytes = 200);
     router.found("alice", (10, 12), 3);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");
@@ -124,7 +124,7 @@ fn large_page_goes_out_in_several_deliveries() {
 
 #[test]
 fn parks_go_in_order_and_in_bounded_batches() {
-    let mut router = Router::with(|settings| settings.park_batch = (3, 450));
+    let mut router = TestRouter::with(|settings| settings.park_batch = (3, 450));
     assert_eq!(router.publish("alice"), ["park alice e1"]);
     router.event([
         reminder("alice").bytes(300),
@@ -159,7 +159,7 @@ fn parks_go_in_order_and_in_bounded_batches() {
 
 #[test]
 fn reads_are_bounded() {
-    let mut router = Router::with(|settings| settings.reads_in_flight = 2);
+    let mut router = TestRouter::with(|settings| settings.reads_in_flight = 2);
     for (user, at) in [("alice", "app-1"), ("bob", "app-2"), ("carol", "app-3")] {
         router.found(user, (10, 30), 1);
         router.up(user, at);
@@ -175,7 +175,7 @@ fn reads_are_bounded() {
 
 #[test]
 fn slow_instance_limits_read_ahead() {
-    let mut router = Router::with(|settings| settings.reads_in_flight = 4);
+    let mut router = TestRouter::with(|settings| settings.reads_in_flight = 4);
     let page = [Entry {
         bytes: 900,
         ..mail(10)
@@ -243,7 +243,7 @@ fn slow_instance_limits_read_ahead() {
 
 #[test]
 fn user_leaving_read_queue_uses_another_route() {
-    let mut router = Router::with(|settings| settings.reads_in_flight = 1);
+    let mut router = TestRouter::with(|settings| settings.reads_in_flight = 1);
     for user in ["alice", "bob"] {
         router.found(user, (10, 10), 1);
         router.up(user, "app-1");
@@ -265,8 +265,9 @@ fn user_leaving_read_queue_uses_another_route() {
 /// After the last page the instance gets no request, and a user still queues there.
 #[test]
 fn user_in_read_queue_outlives_the_instance() {
-    let mut router =
-        Router::with(|settings| (settings.lease, settings.reads_in_flight) = (Duration::ZERO, 1));
+    let mut router = TestRouter::with(|settings| {
+        (settings.lease, settings.reads_in_flight) = (Duration::ZERO, 1)
+    });
     router.away_with_mail("alice", &[mail(1)]);
     router.away_with_mail(
         "bob",
@@ -306,7 +307,7 @@ fn user_in_read_queue_outlives_the_instance() {
 
 #[test]
 fn mailboxes_found_on_takeover_are_delivered() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     assert_eq!(router.found("alice", (10, 20), 2), NOTHING);
     assert_eq!(
         router.publish("alice"),
@@ -327,7 +328,7 @@ fn mailboxes_found_on_takeover_are_delivered() {
 
 #[test]
 fn a_full_mailbox_refuses_the_newest() {
-    let mut router = Router::with(|settings| settings.room.limit = 2);
+    let mut router = TestRouter::with(|settings| settings.room.limit = 2);
     assert_eq!(
         router.publish("alice alice alice"),
         ["park alice e1, alice e1.1"]
@@ -358,7 +359,7 @@ fn a_full_mailbox_refuses_the_newest() {
 
 #[test]
 fn busy_pauses_the_user_and_keeps_the_order() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.hold("bob", "app-1");
     router.publish("bob");
@@ -555,7 +556,7 @@ fn reminder_being_parked_is_not_delivered_yet() {
 
 #[test]
 fn reminder_parked_before_a_crash_counts_once() {
-    let mut router = Router::with(|settings| settings.room.limit = 2);
+    let mut router = TestRouter::with(|settings| settings.room.limit = 2);
     router.found("alice", (10, 10), 1);
     assert_eq!(
         router.publish("alice"),
@@ -577,7 +578,7 @@ fn reminder_parked_before_a_crash_counts_once() {
 
 #[test]
 fn reminder_delivered_before_a_crash_leaves_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.publish("alice");
     router.parked(&[10]);
     router.up("alice", "app-1");
@@ -589,7 +590,7 @@ fn reminder_delivered_before_a_crash_leaves_nothing() {
 
 #[test]
 fn stopping_begins_no_mailbox() {
-    let mut router = Router::with(|settings| settings.reads_in_flight = 1);
+    let mut router = TestRouter::with(|settings| settings.reads_in_flight = 1);
     for (user, at) in [
         ("alice", "app-1"),
         ("bob", "app-2"),

@@ -3,8 +3,8 @@
 use super::*;
 
 /// Alice is at app-1 and has got 7.
-fn alice_got_seven() -> Router {
-    let mut router = Router::new();
+fn alice_got_seven() -> TestRouter {
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.event([reminder("alice").says(7)]);
     router.accepted("app-1");
@@ -52,7 +52,7 @@ fn more_urgent_duplicate_is_delivered() {
 
 #[test]
 fn duplicate_in_flight_waits_for_the_answer() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     let merge_window = || {
         [
@@ -79,7 +79,7 @@ fn duplicate_in_flight_waits_for_the_answer() {
 
 #[test]
 fn unaccepted_reminder_merges_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.event([reminder("alice").says(7)]);
     assert_eq!(router.event([reminder("alice").says(7)]), NOTHING);
@@ -91,7 +91,7 @@ fn unaccepted_reminder_merges_nothing() {
 
 #[test]
 fn waiting_reminder_merges_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.event([reminder("alice").says(7)]);
     router.parked(&[10]);
     assert_eq!(
@@ -103,7 +103,7 @@ fn waiting_reminder_merges_nothing() {
 
 #[test]
 fn second_duplicate_in_mailbox_is_merged() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.found("alice", (10, 12), 3);
     router.up("alice", "app-1");
     router.connected("app-1", "alice");

@@ -1,6 +1,6 @@
 //! The contract, scenario by scenario.
 //!
-//! A [`Router`] is a machine with a clock that stands still until [`Router::wait`] moves it. Every
+//! A [`TestRouter`] is a machine with a clock that stands still until [`TestRouter::wait`] moves it. Every
 //! step answers what the machine wants done, one line for each action, and audits the machine.
 
 mod catching_up;
@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Action, Company, Entry, HELD_BACK_AFTER, Input, Instance, Item, MAX_ROUTES, MailboxSummary,
-    NoAnswer, Now, Page, Partition, Refusal, Room, Settings, Settled, Text, Undelivered,
+    NoAnswer, Now, Page, Refusal, Room, Router, Settings, Settled, Text, Undelivered,
 };
 use bellhop_protocol::reminder::Priority;
 use bellhop_protocol::token::{Source, UserId};
@@ -35,8 +35,8 @@ use bellhop_protocol::token::{Source, UserId};
 const NOTHING: [&str; 0] = [];
 
 /// A machine and its clock. Events and revisions are numbered from 1.
-struct Router {
-    partition: Partition,
+struct TestRouter {
+    partition: Router,
     now: Now,
     sequence: u64,
     revision: u64,
@@ -152,7 +152,7 @@ fn expiring(sequence: u64, at_ms: i64) -> Entry {
     }
 }
 
-impl Router {
+impl TestRouter {
     fn new() -> Self {
         Self::with(|_| ())
     }
@@ -185,7 +185,7 @@ impl Router {
         };
         change(&mut settings);
         Self {
-            partition: Partition::new(settings),
+            partition: Router::new(settings),
             now: start(),
             sequence: 0,
             revision: 0,

@@ -1,10 +1,10 @@
 //! JetStream refuses what is to be parked: it waits, and nothing else does.
 
-use super::{NOTHING, Router, mail, reminder};
+use super::{NOTHING, TestRouter, mail, reminder};
 
 #[test]
 fn a_refused_batch_is_repeated_after_growing_pauses() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     assert_eq!(router.publish("alice"), ["park alice e1"]);
     for pause in [100, 200, 300, 300] {
         assert_eq!(router.park_refused(), NOTHING);
@@ -23,7 +23,7 @@ fn a_refused_batch_is_repeated_after_growing_pauses() {
 
 #[test]
 fn refused_batches_shrink_and_keep_their_order() {
-    let mut router = Router::with(|settings| settings.park_batch = (4, 10_000));
+    let mut router = TestRouter::with(|settings| settings.park_batch = (4, 10_000));
     router.publish("alice alice alice alice");
     router.publish("alice");
     router.park_refused();
@@ -46,7 +46,7 @@ fn refused_batches_shrink_and_keep_their_order() {
 
 #[test]
 fn nothing_is_parked_during_the_pause() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.publish("alice");
     router.park_refused();
     assert_eq!(router.publish("alice bob"), NOTHING);
@@ -63,7 +63,7 @@ fn nothing_is_parked_during_the_pause() {
 
 #[test]
 fn connected_users_are_served_during_the_pause() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("bob", "app-1");
     router.publish("alice");
     router.park_refused();
@@ -72,7 +72,7 @@ fn connected_users_are_served_during_the_pause() {
 
 #[test]
 fn returning_user_gets_unparked_reminders_directly() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.publish("alice bob alice");
     router.park_refused();
     router.publish("alice");
@@ -89,7 +89,7 @@ fn returning_user_gets_unparked_reminders_directly() {
 
 #[test]
 fn mailbox_is_delivered_before_unparked_reminders() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[mail(10)]);
     router.publish("alice");
     router.park_refused();
@@ -108,7 +108,7 @@ fn mailbox_is_delivered_before_unparked_reminders() {
 
 #[test]
 fn a_refused_copy_is_not_delivered() {
-    let mut router = Router::with(|settings| settings.copy_rerouted = true);
+    let mut router = TestRouter::with(|settings| settings.copy_rerouted = true);
     router.associates("alice", "bob");
     router.event([reminder("alice")]);
     router.looked_up("alice", "bob", "app-1");

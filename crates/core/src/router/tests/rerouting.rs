@@ -3,14 +3,14 @@
 use super::*;
 
 /// Alice is away; bob and carol may get her reminders.
-fn alice_is_away() -> Router {
-    let mut router = Router::with(|settings| settings.delivery_bytes = 10_000);
+fn alice_is_away() -> TestRouter {
+    let mut router = TestRouter::with(|settings| settings.delivery_bytes = 10_000);
     router.associates("alice", "bob carol");
     router
 }
 
 /// Reminder 1 is with app-9, for bob.
-fn bob_gets_reminders() -> Router {
+fn bob_gets_reminders() -> TestRouter {
     let mut router = alice_is_away();
     router.publish("alice");
     router.looked_up("alice", "bob", "app-9");
@@ -135,7 +135,7 @@ fn later_reminders_wait_behind_the_attempt() {
 
 #[test]
 fn returning_user_wins_until_delivery_is_sent() {
-    let steps: [fn(&mut Router) -> Vec<String>; 3] = [
+    let steps: [fn(&mut TestRouter) -> Vec<String>; 3] = [
         |_| Vec::new(),
         |router| router.looked_up("alice", "bob", "app-9"),
         |router| {
@@ -196,7 +196,7 @@ fn unconfirmed_return_resumes_rerouting() {
 
 #[test]
 fn unaccepted_reminders_queue_behind_mail() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[mail(10)]);
     router.associates("alice", "bob");
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
@@ -283,7 +283,7 @@ fn sent_delivery_is_awaited_beyond_timeout() {
 
 #[test]
 fn user_is_not_own_associate_and_eight_suffice() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.associates("alice", "alice a b b c d e f g h i");
     router.publish("alice");
     for associate in ["a", "b", "c", "d", "e", "f", "g"] {
@@ -295,7 +295,7 @@ fn user_is_not_own_associate_and_eight_suffice() {
 
 #[test]
 fn an_associates_associates_are_nobodys_business() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.associates("alice", "bob");
     router.associates("bob", "alice carol");
     router.publish("alice");
@@ -304,7 +304,7 @@ fn an_associates_associates_are_nobodys_business() {
 
 #[test]
 fn associate_gets_own_and_others_in_one_request() {
-    let mut router = Router::with(|settings| settings.delivery_bytes = 10_000);
+    let mut router = TestRouter::with(|settings| settings.delivery_bytes = 10_000);
     router.up("bob", "app-9");
     router.associates("alice", "bob");
     router.associates("dave", "bob");
@@ -338,7 +338,7 @@ fn associate_gets_own_and_others_in_one_request() {
 
 #[test]
 fn busy_own_instance_prevents_rerouting() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.associates("alice", "bob");
     router.publish("alice");
@@ -351,7 +351,7 @@ fn busy_own_instance_prevents_rerouting() {
 
 #[test]
 fn silent_own_instance_causes_rerouting() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.associates("alice", "bob");
     router.publish("alice");
@@ -376,7 +376,7 @@ fn attempt_ends_when_its_reminders_expire() {
 
 #[test]
 fn reminders_during_mailbox_search_queue_or_reroute() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.away_with_mail("alice", &[expiring(10, 500), mail(11)]);
     router.associates("alice", "bob");
     assert_eq!(router.wait(500), ["read alice 10 to 11"]);
@@ -402,7 +402,7 @@ fn reminders_during_mailbox_search_queue_or_reroute() {
 
 #[test]
 fn copy_is_parked_before_rerouted_is_settled() {
-    let mut router = Router::with(|settings| settings.copy_rerouted = true);
+    let mut router = TestRouter::with(|settings| settings.copy_rerouted = true);
     router.associates("alice", "bob");
     router.event([reminder("alice").says(7)]);
     router.looked_up("alice", "bob", "app-9");
@@ -426,7 +426,7 @@ fn copy_is_parked_before_rerouted_is_settled() {
 #[test]
 fn a_full_mailbox_gets_no_copies() {
     let mut router =
-        Router::with(|settings| (settings.copy_rerouted, settings.room.limit) = (true, 1));
+        TestRouter::with(|settings| (settings.copy_rerouted, settings.room.limit) = (true, 1));
     router.away_with_mail("alice", &[mail(10)]);
     router.associates("alice", "bob");
     router.publish("alice");

@@ -4,8 +4,8 @@
 use super::*;
 
 /// A mailbox of 10 places for alice, with these reminders of billing in it.
-fn with_mail(count: u64) -> Router {
-    let mut router = Router::with(|settings| {
+fn with_mail(count: u64) -> TestRouter {
+    let mut router = TestRouter::with(|settings| {
         settings.room = Room {
             limit: 10,
             reserve: 10,

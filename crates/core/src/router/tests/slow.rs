@@ -11,8 +11,8 @@ fn crowd(count: usize) -> Vec<String> {
 
 /// A request to app-1 is under way, and a reminder of 100 bytes waits for each of so many users; a
 /// request has room for ten.
-fn with_a_crowd(count: usize) -> Router {
-    let mut router = Router::new();
+fn with_a_crowd(count: usize) -> TestRouter {
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     for user in crowd(count) {
         router.up(&user, "app-1");
@@ -82,7 +82,7 @@ fn a_quick_instance_has_everything_in_memory() {
 
 #[test]
 fn idle_slow_instance_parks_nothing() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.wait(1_800);
@@ -92,7 +92,7 @@ fn idle_slow_instance_parks_nothing() {
 
 #[test]
 fn starved_request_is_postponed() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     assert_eq!(
@@ -108,7 +108,7 @@ fn starved_request_is_postponed() {
 }
 
 /// Until when the delivery of this step may be sent, in milliseconds from now.
-fn may_be_sent_for(router: &mut Router, input: Input) -> u128 {
+fn may_be_sent_for(router: &mut TestRouter, input: Input) -> u128 {
     let mut actions = Vec::new();
     router.partition.handle(router.now, input, &mut actions);
     let until = actions.iter().find_map(|action| match action {
@@ -123,7 +123,7 @@ fn may_be_sent_for(router: &mut Router, input: Input) -> u128 {
 
 #[test]
 fn request_is_not_sent_after_first_expiry() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     let entry = |index, expires_at| {
         (

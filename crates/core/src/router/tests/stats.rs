@@ -5,7 +5,7 @@ use crate::router::partition::stats::{Mail, PartitionStats};
 
 #[test]
 fn routes_mailboxes_and_instances_are_counted() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     assert_eq!(router.partition.stats(), PartitionStats::default());
     router.hold("alice", "app-1");
     router.up("alice", "app-2");

@@ -5,8 +5,8 @@ use super::*;
 /// Alice's reminders e2.0, which app-1 cannot read, and e2.1, and bob's e2.2 were in one request,
 /// which had no answer. They are parked as 10 to 12; the instance answers its probe, and alice's
 /// mailbox is read.
-fn after_an_unanswered_request() -> Router {
-    let mut router = Router::new();
+fn after_an_unanswered_request() -> TestRouter {
+    let mut router = TestRouter::new();
     router.up("alice", "app-1");
     router.up("bob", "app-1");
     router.publish("alice alice bob");
@@ -129,7 +129,7 @@ fn new_route_retries_held_back_reminders() {
 
 #[test]
 fn an_instance_without_responders_makes_nothing_suspect() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     router.delivery_fails("app-1", NoAnswer::NoResponders);
@@ -144,7 +144,7 @@ fn an_instance_without_responders_makes_nothing_suspect() {
 
 #[test]
 fn reminder_accepted_elsewhere_is_not_suspect() {
-    let mut router = Router::with(|settings| settings.all_devices = true);
+    let mut router = TestRouter::with(|settings| settings.all_devices = true);
     router.up("alice", "app-1");
     router.up("alice", "app-2");
     router.publish("alice");
@@ -160,7 +160,7 @@ fn reminder_accepted_elsewhere_is_not_suspect() {
 
 #[test]
 fn withheld_reminder_is_not_suspect() {
-    let mut router = Router::new();
+    let mut router = TestRouter::new();
     router.hold("alice", "app-1");
     router.publish("alice");
     assert_eq!(

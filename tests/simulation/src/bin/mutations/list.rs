@@ -118,8 +118,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a reminder is settled as parked before it is stored",
         file: MAILBOXES,
-        old: "return self.parks.push_back(Park { user, entry, fate });",
-        new: "return self.settle(user, entry, fate);",
+        old: "return self.parks.push_back(Park { user, entry, resolution });",
+        new: "return self.settle(user, entry, resolution);",
     },
     Mutation {
         name: "a reminder that waits for parking is forgotten",
@@ -190,8 +190,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a search for expired reminders purges others",
         file: MAILBOXES,
-        old: "self.settle_before_front(user, entry, Fate::Expired, sweep.oldest_kept);",
-        new: "self.settle_before_front(user, entry, Fate::Expired, None);",
+        old: "self.settle_before_front(user, entry, Resolution::Expired, sweep.oldest_kept);",
+        new: "self.settle_before_front(user, entry, Resolution::Expired, None);",
     },
     Mutation {
         name: "a mailbox found at the takeover is forgotten",
