@@ -78,7 +78,7 @@ pub(super) async fn scan_bucket(
         ..pull::Config::default()
     };
     scan(nats, &format!("KV_{bucket}"), config, |stored| {
-        // What is left of a deleted key.
+        // A marker of a deleted key.
         if stored.header("KV-Operation").is_some() || stored.header("Nats-Marker-Reason").is_some()
         {
             return Ok(());

@@ -3,7 +3,7 @@
 //!
 //! A durable consumer for each priority remembers how far that has come. It passes by the messages
 //! of other priorities: within one, the first parked is old enough first, so waiting for it delays
-//! no other. What was received and is too young is not held: after the wait the consumer is reset
+//! no other. A received message that is too young is not held: after the wait the consumer is reset
 //! to what was acknowledged, and gives it again if it is still there.
 
 use std::time::Duration;

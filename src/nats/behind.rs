@@ -76,7 +76,7 @@ fn of(subscriber: Subscriber, stored: Option<(Position, Timestamp)>, state: &Log
     let settled = stored
         .as_ref()
         .map_or(0, |(position, _)| position.settled.sequence);
-    // What was removed from the front is settled.
+    // Sets that were removed from the front are settled.
     let sequence = settled.max(state.first.saturating_sub(1));
     Behind {
         subscriber,

@@ -144,8 +144,8 @@ pub async fn last_revision(nats: &Nats, bucket: &str) -> Result<u64, NatsError> 
 }
 
 impl Watched {
-    /// Watches over `link` from the first call of [`next`](Self::next) on. What does not arrive
-    /// there is read over `plain`, one message at a time.
+    /// Watches over `link` from the first call of [`next`](Self::next) on. Messages that do not
+    /// arrive there are read over `plain`, one at a time.
     pub fn new(link: &Link, plain: &Nats, bucket: String, unreadable: Unreadable) -> Self {
         Self {
             link: link.clone(),

@@ -1,5 +1,5 @@
-//! Requests to app-server instances: deliveries and heartbeats. What answers look like is
-//! [`wire::answer`](crate::wire::answer)'s.
+//! Requests to app-server instances: deliveries and heartbeats.
+//! [`wire::answer`](crate::wire::answer) describes the answers.
 
 use std::time::Duration;
 

@@ -96,7 +96,7 @@ pub async fn outcomes_state(nats: &Nats, at: u64) -> Result<OutcomesState, NatsE
 /// When JetStream does not confirm it.
 pub async fn fence_outcomes(nats: &Nats, incarnation: &str) -> Result<(), NatsError> {
     let subject = nats.names.outcomes_fence(incarnation);
-    // Who reads the stream finds a message without outcomes.
+    // A reader of the stream finds a message without outcomes.
     let nothing = Bytes::from_static(br#"{"outcomes":[]}"#);
     let stored = nats.store(subject, HeaderMap::new(), nothing);
     stored.await.map(drop)
@@ -310,7 +310,8 @@ impl Tail {
         }
         let info = self.info().await?;
         let handed_out = info.delivered.consumer_sequence;
-        // What had been handed out when it last asked had the time since then to come.
+        // Messages that had been delivered when it last asked have had the time since then to
+        // arrive.
         if self.handed_out > self.received {
             let problem = format!("message {} did not come", self.received + 1);
             return Err(NatsError::failed("read the log of sets", problem));

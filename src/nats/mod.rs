@@ -154,8 +154,8 @@ impl Nats {
     }
 
     /// Publishes until it is stored, however long JetStream is away. An `id` makes the repeats one
-    /// message. What is published this way is Bellhop's own, and small enough for every stream that
-    /// `bellhop setup` has made.
+    /// message. Messages published in this way are Bellhop's own, and small enough for every stream
+    /// that `bellhop setup` has made.
     pub async fn store_surely(
         &self,
         subject: &str,

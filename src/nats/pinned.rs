@@ -246,8 +246,8 @@ impl Pinned {
                         continue;
                     }
                     let info = info(&watch.plain, &self.stream, &self.consumer).await?;
-                    // What had been handed out when it last asked had the time since then to
-                    // arrive.
+                    // Messages that had been delivered when it last asked have had the time since
+                    // then to arrive.
                     if watch.handed_out > self.handed_out {
                         let problem = format!("hand-out {} did not arrive", self.handed_out + 1);
                         return Err(NatsError::failed(action(), problem));
@@ -317,8 +317,8 @@ impl Pinned {
         self.position
     }
 
-    /// Stops reading and lets another client be pinned at once. What was received and not
-    /// acknowledged is its now.
+    /// Stops reading and lets another client be pinned at once. Received and unacknowledged
+    /// messages are then the other client's.
     ///
     /// # Errors
     /// When JetStream does not answer; the pin runs out by itself then.

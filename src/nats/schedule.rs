@@ -27,8 +27,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SCHEDULE: &str = "Nats-Schedule";
 /// The subject to which it is to be published.
 const TARGET: &str = "Nats-Schedule-Target";
-/// The time at which the schedule's set was published, in nanoseconds since 1970. What is due has
-/// it, too.
+/// The time at which the schedule's set was published, in nanoseconds since 1970. Due reminders
+/// have it, too.
 pub const SET_TIME: &str = "Bellhop-Set-Time";
 /// The place that a scheduled or due reminder has in its set.
 pub const PLACE: &str = "Bellhop-Place";

@@ -43,8 +43,8 @@ pub(super) fn in_use(stream: &StreamConfig, names: &Names) -> Option<usize> {
     Some(usize::try_from(stream.max_bytes).ok()? / percent * 100)
 }
 
-/// Returns a stream's share of the storage, in percent, and what happens at its limit. What holds
-/// promises refuses new messages; what is kept to be looked at drops its oldest. The stream of
+/// Returns a stream's share of the storage, in percent, and what happens at its limit. Streams with
+/// promised messages refuse new ones; what is kept to be looked at drops its oldest. The stream of
 /// schedules has none.
 fn share(stream: &str, names: &Names) -> Option<(usize, DiscardPolicy)> {
     use DiscardPolicy::{New, Old};

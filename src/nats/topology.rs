@@ -91,9 +91,8 @@ impl Plan {
 
     /// Makes the changes, and adds those that were made to `made`.
     ///
-    /// # Errors
-    /// The first one that NATS refused. What is there but could not be updated, because the account
-    /// may not, is logged and passed over when `may_skip_updates`.
+    /// # Errors The first one that NATS refused. An existing object that could not be updated,
+    /// because the account may not, is logged and skipped when `may_skip_updates`.
     async fn apply(
         self,
         nats: &Nats,
@@ -354,7 +353,7 @@ pub async fn plan(nats: &Nats, config: &Config) -> Result<Plan, NatsError> {
     let within =
         async |bytes, resizes| plan_within(nats, config, &installation, bytes, resizes).await;
     let mut plan = match config.streams.storage {
-        // What was found to fit before: with more, it would be found out each time again.
+        // Limits that fitted before: with more, it would be found out each time again.
         0 => {
             within(
                 storage_in_use(nats, config)
@@ -718,7 +717,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
             .min(std::time::Duration::from_secs(120)),
         ..stream
     };
-    // What async-nats and nats.go make of a bucket with a history of one, but for roll-ups.
+    // The settings that async-nats and nats.go choose for a bucket with a history of one, except
+    // for roll-ups.
     let bucket = |name: String, description: &str| StreamConfig {
         max_messages_per_subject: 1,
         // By a roll-up, a program that may write one key could remove all others.

@@ -47,7 +47,7 @@ impl Asker {
         }
     }
 
-    /// Returns whether it may know of a reminder. What was refused may have no user.
+    /// Returns whether it may know of a reminder. A refused reminder may have no user.
     ///
     /// # Errors
     /// When JetStream does not answer.

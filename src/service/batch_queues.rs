@@ -1,9 +1,9 @@
 //! Things that go to their destinations one after the other. Pure.
 //!
 //! To a destination one load is on its way at a time, so that one that fails and is repeated cannot
-//! be overtaken. What queues meanwhile makes the next load: nothing waits for a load to fill, and
-//! loads grow with what there is to carry. Where only so many loads may be on their way together,
-//! destinations take turns, and loads grow with that, too.
+//! be overtaken. Items that queue meanwhile form the next load: nothing waits for a load to fill,
+//! and loads grow with what there is to carry. Where only so many loads may be on their way
+//! together, destinations take turns, and loads grow with that, too.
 
 use std::collections::{BTreeMap, VecDeque};
 

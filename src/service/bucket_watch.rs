@@ -30,7 +30,7 @@ pub enum Update {
     CaughtUp,
 }
 
-/// The reason why an entry is not Bellhop's. What the key meant before stays.
+/// The reason why an entry is not Bellhop's. The key's earlier meaning stays.
 pub type NotOurs = Box<dyn std::error::Error + Send + Sync>;
 
 /// Returns the user of an entry, and the input for that user's partition.

@@ -66,8 +66,8 @@ pub async fn erase(context: &Archive, user: &UserId) -> Result<Erased, EraseErro
     Ok(erased)
 }
 
-/// Reminders of erased users were recorded after the erasure: they were in flight then. What was
-/// parked of them meanwhile, or as the copy of a rerouted one, is taken out of the mailboxes.
+/// Reminders of erased users were recorded after the erasure: they were in flight then. Those that
+/// were parked meanwhile, or as the copy of a rerouted one, are removed from the mailboxes.
 ///
 /// # Errors
 /// When JetStream did not do what it was asked. It may be repeated.

@@ -185,8 +185,8 @@ impl Board {
             .events_in_flight(most(|count| count.events), most(|count| count.bytes));
     }
 
-    /// Asks JetStream for the backlog of the roles that this member holds. What cannot be asked
-    /// keeps its last figure.
+    /// Asks JetStream for the backlog of the roles that this member holds. A gauge that cannot be
+    /// read keeps its last value.
     async fn ask(&mut self) {
         let roles = self.worked.borrow().clone();
         let behind = behind::all(&self.nats).await;

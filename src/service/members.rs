@@ -6,8 +6,8 @@
 //! free of repeats. It is never what makes things correct: pins, fences and message ids are.
 //!
 //! Two members may find the same role free. So a member first *claims* a role in its record, and
-//! takes it when it hears that record from the bucket. What others wrote before it has heard by
-//! then, so of two claims only the first counts.
+//! takes it when it hears that record from the bucket. By then it has heard earlier records of
+//! others, so of two claims only the first counts.
 //!
 //! A member that could not say that it lives for `members.ttl` must expect that others have taken
 //! over (it was stopped, or cut off), so it drops everything at once and starts again.
@@ -250,8 +250,8 @@ impl Membership {
         self.tell_readiness();
     }
 
-    /// Joins the others, in a new term if the last one is over. Who cannot hear them must not go on
-    /// as if it were alone.
+    /// Joins the others, in a new term if the last one is over. A member that cannot hear them must
+    /// not go on as if it were alone.
     async fn begin(&mut self) -> Result<Watched, NatsError> {
         // A watch that broke is not a new term: what the workers decide is this member's to decide
         // still.
@@ -306,7 +306,7 @@ impl Membership {
 
     fn hear_itself(&mut self) {
         if self.is_deaf() {
-            // What the others said meanwhile may come next.
+            // The others' records of the meantime may come next.
             let soon = Instant::now() + self.context.config.members.interval;
             self.peers
                 .values_mut()

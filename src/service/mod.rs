@@ -257,8 +257,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<(), NatsEr
     gauging.abort();
     notifying.abort();
     probes.inspect(JoinHandle::abort);
-    // All recorders are gone, so it writes what it has and ends; unless JetStream is away. What is
-    // not recorded then is not removed either, and the next member finds it.
+    // All recorders are gone, so it writes what it has and ends; unless JetStream is away.
+    // Reminders that are not recorded then are not removed either, and the next member finds them.
     let _ = tokio::time::timeout(LAST_WORDS, recording).await;
     let _ = tokio::time::timeout(LAST_WORDS, client.drain()).await;
     served

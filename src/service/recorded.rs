@@ -100,8 +100,8 @@ async fn read(
         .collect();
     let outcomes = nats.names.outcomes_stream();
     let through = last_sequence(nats, &outcomes).await?;
-    // Those that begin at a time are rare: the stream of outcomes went back. What both ways find is
-    // the same.
+    // Those that begin at a time are rare: the stream of outcomes went back. Both ways find the
+    // same.
     let mut sequence = None;
     let mut time_ms = None;
     for request in requests {

@@ -9,7 +9,7 @@ use crate::router::Refusal;
 /// The source, the id, and the user.
 type Key = (String, String, String);
 
-/// The refused reminders. What is not in it was accepted.
+/// The refused reminders. All others were accepted.
 #[derive(Debug, Default)]
 pub struct Refusals(HashMap<Key, Refusal>);
 

@@ -161,9 +161,8 @@ impl Message {
         RECORD_BYTES + self.subject.len() + self.id.len() + headers + self.payload.len()
     }
 
-    /// Stores it, however long JetStream is away. What JetStream does not take whole, since the
-    /// server's `max_payload` was lowered meanwhile, is stored as far as it fits, and says how much
-    /// it was.
+    /// Stores it, however long JetStream is away. If JetStream does not accept it whole, since the
+    /// server's `max_payload` was lowered meanwhile, it is truncated, and states its original size.
     pub async fn store(mut self, nats: &Nats, metrics: &Metrics) {
         let whole = self.payload.len();
         let mut room = whole.min(nats.client.max_payload().saturating_sub(OWN_BYTES));

@@ -38,8 +38,8 @@ pub enum Progress {
     Copied(usize),
 }
 
-/// Changes the number of partitions, and tells what it does. What is published meanwhile waits in
-/// its stream.
+/// Changes the number of partitions, and tells what it does. Sets that are published meanwhile wait
+/// in their stream.
 ///
 /// # Errors
 /// When JetStream does not do as it is asked; run it again then.
@@ -72,7 +72,7 @@ pub async fn run(nats: &Nats, to: u16, mut tell: impl FnMut(Progress)) -> Result
         return Err(NatsError::failed("repartition", problem));
     }
     let stores = stores(nats, spread).await?;
-    // What an interrupted run has left.
+    // The remains of an interrupted run.
     tidy(&stores, from).await?;
     if from != to {
         tell(Progress::Copied(copy(&stores, from, to).await?));

@@ -13,7 +13,7 @@ pub(super) async fn panics(
     role: Role,
     work: impl Future<Output = (Role, Result<(), NatsError>)>,
 ) -> (Role, Result<(), NatsError>) {
-    // What the work has is dropped with it.
+    // The work's state is dropped with it.
     AssertUnwindSafe(work)
         .catch_unwind()
         .await

@@ -137,7 +137,7 @@ impl Origin {
         pinned: &Pinned,
     ) -> Result<(), NatsError> {
         let (origin, input, from) = (self.clone(), input.clone(), pinned.position() + 1);
-        // What else is taken in ends over the same connection, and must not end this.
+        // Other input ends over the same connection, and must not end this.
         let looking = tokio::spawn(async move {
             let handed_out =
                 handed_out_through(&input.nats, &origin.stream, &origin.consumer).await?;
@@ -215,7 +215,7 @@ impl Origin {
         );
         let rejection = Rejection::new(RejectCode::UnreadableMessage, detail);
         let token = subject.rsplit('.').next().unwrap_or_default();
-        // What is not a source's token may be no token at all.
+        // A string that is not a source's token may not be a token at all.
         let token = if Source::from_token(token).is_ok() {
             token.to_owned()
         } else {

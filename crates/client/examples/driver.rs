@@ -136,7 +136,7 @@ fn draft(reminder: &Value) -> Result<Draft, Failure> {
 }
 
 impl Driver {
-    /// Starts a command, and answers it when it is done. What changes the order of things happens
+    /// Starts a command, and answers it when it is done. Actions that affect the order are done
     /// before this returns.
     async fn obey(&mut self, command: Command) {
         let Command { n, act, arguments } = command;

@@ -16,8 +16,8 @@ use jiff::Timestamp;
 use nkeys::KeyPair;
 use serde::Deserialize;
 
-/// The credentials of a program for NATS. What is not set is not sent; a server with auth callout
-/// may want a JWT and a password.
+/// The credentials of a program for NATS. Unset fields are not sent; a server with auth callout may
+/// want a JWT and a password.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     /// A credentials file: the JWT of a user and the seed of its NKEY.

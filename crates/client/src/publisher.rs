@@ -265,7 +265,7 @@ impl Publisher {
     /// # Errors
     /// When the runtime of the publisher has ended.
     pub async fn flush(&self) -> Result<(), PublishError> {
-        // What is not answered has room, so all of it is free when everything is.
+        // An unanswered set keeps its room, so all room is free when every set is answered.
         drop(self.room_for(u32::MAX).await?);
         if self.queue.is_closed() {
             Err(PublishError::Ended)

@@ -23,8 +23,7 @@ use super::bucket::{Bucket, Route};
 use super::sample::Sample;
 use super::{ConformanceError, Options};
 
-/// Users who are asked about and get reminders. What one rule cannot see with these, it does not
-/// see with more.
+/// Users who are asked about and get reminders. More users would not show more errors.
 const MOST_USERS: usize = 20;
 /// Time after which repeated `busy` counts as a failure.
 const BUSY_PATIENCE: Duration = Duration::from_secs(10);
@@ -267,8 +266,8 @@ impl Peer {
         answer.read::<DeliveryAnswer>().map(|answer| answer.refused)
     }
 
-    /// Returns the reminders that it refuses as not connected. What it is too busy for is brought
-    /// again, as Bellhop does.
+    /// Returns the reminders that it refuses as not connected. Reminders that it refuses as busy
+    /// are sent again, as Bellhop does.
     pub(super) async fn deliver(&self, samples: &[Sample]) -> Result<Vec<Refused>, String> {
         let (began, mut pause) = (Instant::now(), BUSY_PAUSES.0);
         let (mut not_connected, mut left) = (Vec::new(), samples.to_vec());

@@ -1,7 +1,7 @@
 //! A queue that is fair among those who add to it. Each may have so much in the line at a time;
 //! what it asks for beyond that waits outside until there is room for it. So a flood delays no
-//! other source for long, and while there is no flood, the order of all is kept. What one asks for
-//! always keeps its order.
+//! other source for long, and while there is no flood, the order of all is kept. The items of one
+//! owner always keep their order.
 
 use std::collections::{BTreeMap, VecDeque};
 

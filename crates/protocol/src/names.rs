@@ -243,8 +243,8 @@ impl Names {
     }
 
     /// Returns true for a subject with a meaning for Bellhop or the server: one of the
-    /// installation's own, or `$JS`, `$KV`, …. What strangers may choose, such as where an answer
-    /// goes, must be no such subject.
+    /// installation's own, or `$JS`, `$KV`, …. Subjects that strangers may choose, such as reply
+    /// subjects, must not be among them.
     pub fn is_reserved(&self, subject: &str) -> bool {
         let is_own = || {
             subject

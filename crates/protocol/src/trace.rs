@@ -52,7 +52,7 @@ impl TryFrom<String> for TraceParent {
 impl FromStr for TraceParent {
     type Err = NoTraceParent;
 
-    /// Reads the header's value. What a later version of the standard adds is left away.
+    /// Reads the header's value. Additions of later versions of the standard are ignored.
     fn from_str(text: &str) -> Result<Self, NoTraceParent> {
         let (known, more) = text.split_at_checked(BYTES).ok_or(NoTraceParent)?;
         let parts: Vec<&str> = known.split('-').collect();

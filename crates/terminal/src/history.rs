@@ -105,7 +105,7 @@ impl History {
     }
 }
 
-/// Returns whether a reminder of the history is for its user's eyes. What a rule blocked is not, a
+/// Returns whether a reminder of the history is for its user's eyes. A blocked one is not, a
 /// rejected one was never a reminder, another one stands for a merged one, and a parked one comes
 /// by itself.
 fn may_be_shown(reminder: &str) -> bool {

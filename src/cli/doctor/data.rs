@@ -23,7 +23,7 @@ use crate::service::rules::last_good;
 use crate::token::InstanceName;
 use crate::wire::member::HeldBack;
 
-/// Age up to which a refusal counts as recent. What is older was seen, or will not be.
+/// Age up to which a refusal counts as recent. Operators have seen older ones, or never will.
 const NEWS: SignedDuration = SignedDuration::from_hours(1);
 /// Marks of deleted routes that need no action.
 const FEW_MARKS: u64 = 1_000;

@@ -78,7 +78,7 @@ pub(super) fn needs(names: &Names, config: &Config) -> Needs {
     publish.push(format!("$JS.API.CONSUMER.CREATE.{positions}"));
     publish.push(format!("$JS.API.CONSUMER.DELETE.{positions}.*"));
     publish.push(format!("$JS.API.STREAM.PURGE.{log}"));
-    // What the client library cannot read.
+    // Messages that the client library cannot read.
     publish.extend(["MSG.DELETE", "MSG.GET"].map(|call| format!("$JS.API.STREAM.{call}.{log}")));
     publish.extend(
         watched
@@ -158,8 +158,8 @@ fn not_allowed(allowed: Option<&Allowed>, needs: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Returns true if a pattern matches every subject that another one matches. What stands behind a
-/// space is a queue group.
+/// Returns true if a pattern matches every subject that another one matches. The text after a space
+/// is a queue group.
 fn covers(pattern: &str, other: &str) -> bool {
     let (mut pattern, mut other) = (tokens(pattern), tokens(other));
     loop {

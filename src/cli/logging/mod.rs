@@ -13,7 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::{Cli, Command};
 use crate::config::LogFormat;
 
-/// Ends what the log needs. What is not exported by then is lost.
+/// Ends what the log needs. Spans that are not exported by then are lost.
 #[derive(Debug, Default)]
 #[must_use]
 pub(super) struct Logging {

@@ -170,8 +170,8 @@ pub(super) async fn get(settings: &SettingsArgs, tag: &Tag, json: bool) -> Resul
     output.flush()
 }
 
-/// JSON with a line for each field and each item, in its own order. What is not JSON comes out
-/// somehow, too.
+/// JSON with a line for each field and each item, in its own order. Text that is not JSON is
+/// printed, too.
 fn laid_out(json: &str) -> String {
     let (mut out, mut depth, mut in_text, mut is_escaped) = (String::new(), 0usize, false, false);
     let line = |depth: usize| format!("\n{}", "  ".repeat(depth));

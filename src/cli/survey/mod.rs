@@ -80,8 +80,7 @@ const MOST_MEMBERS: usize = 1_024;
 impl Survey {
     /// Takes one.
     ///
-    /// # Errors
-    /// When JetStream does not answer. What is merely missing is not an error.
+    /// # Errors When JetStream does not answer. A missing object is not an error.
     pub(super) async fn take(nats: &Nats) -> Result<Self, NatsError> {
         let clock = identity::ask(nats).await?;
         let account = account(nats).await?;

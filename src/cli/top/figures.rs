@@ -14,7 +14,7 @@ use crate::nats::{During, Nats, NatsError};
 pub(super) struct Figures(BTreeMap<String, f64>);
 
 impl Figures {
-    /// Reads the text. What is not a series of it is passed over.
+    /// Reads the text. Lines that are not series of it are skipped.
     pub(super) fn parse(text: &str) -> Self {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         Self(

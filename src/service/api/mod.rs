@@ -212,8 +212,8 @@ impl Drop for Registered {
     }
 }
 
-/// Handles a query within a time limit: a database that hangs must not block the others. What was
-/// begun to be erased is erased to its end.
+/// Handles a query within a time limit: a database that hangs must not block the others. An erasure
+/// that has begun is completed.
 async fn answer(
     context: &Archive,
     question: Question,
@@ -392,7 +392,7 @@ impl List {
         true
     }
 
-    /// Adds one that is parked, if there is room. What is not a reminder needs none.
+    /// Adds one that is parked, if there is room. A message that is not a reminder needs none.
     fn add_parked(
         &mut self,
         ParkedMessage {

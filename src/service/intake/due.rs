@@ -1,8 +1,9 @@
 //! Takes in what was scheduled and is due: it is published as a set, as if its business system did
-//! so now. What was cancelled in time comes this way, too, and is recorded.
+//! so now. Reminders that were cancelled in time arrive in this way, too, and their outcomes are
+//! recorded.
 //!
-//! It goes in the order of moments (`order.rs`). What is due for one user goes one after the other,
-//! so that one whose publish is repeated is not overtaken.
+//! It goes in the order of moments (`order.rs`). One user's reminders go one after the other, so
+//! that one whose publish is repeated is not overtaken.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -33,8 +34,8 @@ use crate::trace;
 const PULL_BYTES: usize = 2 << 20;
 /// Users whose reminders are worked on at the same time.
 pub(super) const AT_ONCE: usize = 256;
-/// Bytes of what waits or is worked on: some fifty thousand small reminders. What came due in an
-/// outage is put into order as far as it fits.
+/// Bytes of what waits or is worked on: some fifty thousand small reminders. Reminders that came
+/// due in an outage are sorted as far as they fit.
 const HELD_BYTES: usize = 64 << 20;
 /// Approximate bytes of a message besides its payload.
 const MESSAGE_BYTES: usize = 1 << 10;

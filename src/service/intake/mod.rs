@@ -173,7 +173,7 @@ impl Intake {
         let mut tick = tokio::time::interval(CHECKPOINT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut is_stopping, mut has_questions) = (false, true);
-        // What is due may have questions to its end.
+        // Due reminders may have questions until they are done.
         while !(is_stopping && !has_questions && self.sets.is_empty() && self.work.is_empty()) {
             tokio::select! {
                 biased;
@@ -388,7 +388,7 @@ impl Intake {
         Ok(())
     }
 
-    /// So much of a set is durable. What it refused is recorded when it is stored.
+    /// So much of a set is durable. Its refusals are recorded when they are stored.
     fn durable(&mut self, sequence: u64, parts: usize, subscription: &Subscription) {
         let Some(in_work) = self.sets.get_mut(&sequence) else {
             return;

@@ -32,7 +32,7 @@ pub struct OutcomeEntry {
     /// blocked: then no one may see what it says.
     pub reminder: Option<Bytes>,
     /// The work that is settled once this is recorded, and its subscriber. A new owner passes it
-    /// by. What was cancelled, or is announced once more, has none.
+    /// by. A cancelled reminder, or one that is announced once more, has none.
     pub settles: Option<(Subscriber, Done)>,
 }
 

@@ -1,5 +1,5 @@
-//! Records outcomes. Who hands some in waits until they are durable. While one batch is on its way
-//! to JetStream the next one forms from what comes in.
+//! Records outcomes. A task that hands some in waits until they are durable. While one batch is on
+//! its way to JetStream the next one forms from what comes in.
 //!
 //! Each batch is behind a fence of this process and term. A member that takes over what this one
 //! holds stores a message there first, so nothing that this one decided is stored behind what its
@@ -94,7 +94,7 @@ impl Recorder {
     }
 
     /// Returns the sequence of the last message of outcomes that this process stored; 0 if it has
-    /// stored none. What is handed in from now on is stored behind it.
+    /// stored none. Outcomes that are handed in from now on are stored behind it.
     pub fn last_stored(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
     }
@@ -169,7 +169,7 @@ impl Writer {
                         .push(part);
                 }
             }
-            // What is not stored waits on, until its own end: a successor decides now.
+            // Outcomes that are not stored wait on, until their own end: a successor decides now.
             if self.store_all(term, &by_source).await {
                 for (kind, count) in by_source.values().flatten().flat_map(Part::kinds) {
                     self.metrics.outcomes(kind, count);

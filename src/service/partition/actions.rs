@@ -108,8 +108,8 @@ impl Worker {
         });
     }
 
-    /// Finds the refused reminders' places in what was sent. What was not in it, or was other
-    /// partitions', refuses nothing.
+    /// Finds the refused reminders' places in what was sent. Refusals of unknown reminders, or of
+    /// other partitions', have no effect.
     pub(super) fn refused(
         &self,
         shares: &[Share],
@@ -198,7 +198,7 @@ impl Worker {
         let json = self.finished(item);
         match share.to.as_ref().map(|to| rerouted(&json, to)) {
             Some(Ok(rerouted)) => rerouted.into(),
-            // What the intake wrote is an object.
+            // The intake wrote an object.
             Some(Err(_)) | None => json,
         }
     }

@@ -32,7 +32,7 @@ pub(super) async fn record_parked(
 ) -> Result<Vec<Name>, NatsError> {
     let (mut entries, mut names, at) = (Vec::new(), Vec::new(), now_ms());
     for (sequence, name) in unrecorded {
-        // What cannot be read is set aside when its mailbox is read.
+        // An unreadable reminder is set aside when its mailbox is read.
         let message = mailboxes.message(*sequence).await?;
         let Some(event) = message.and_then(|message| Event::decode(&message).ok()) else {
             continue;
@@ -86,7 +86,7 @@ impl Worker {
                 self.log
                     .progress
                     .read(before.after(set.sequence, set.published_ms));
-                // What is not queued leaves room at once.
+                // A dropped reminder leaves room at once.
                 subscription.drained(bytes - taken.queued);
                 self.context
                     .metrics

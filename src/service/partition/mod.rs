@@ -343,7 +343,7 @@ impl Worker {
         let mut alarm = pin!(tokio::time::sleep_until(next_count.into()));
         let mut stopped = pin!(stop.cancelled());
         loop {
-            // What JetStream refuses to park is above the position, for the next owner.
+            // Reminders that JetStream refuses to park are above the position, for the next owner.
             let is_finished = self.in_work.is_empty() || self.machine.is_park_refused();
             if is_stopping && is_finished && self.work.is_empty() {
                 return Ok(());
@@ -374,7 +374,7 @@ impl Worker {
                     }
                 }
                 () = std::future::ready(()), if has_room && !is_stopping && self.log.queued_bytes() > 0 => {
-                    // What has come takes its turn with what waits.
+                    // Arrived reminders queue with the waiting ones.
                     while let Some(item) = subscription.ready() {
                         self.item(Some(item), subscription)?;
                     }
@@ -400,7 +400,7 @@ impl Worker {
         self.work.push(Box::pin(work));
     }
 
-    // What comes in.
+    // Handle inputs.
 
     fn done(&mut self, done: Done) -> Result<(), NatsError> {
         match done {
@@ -495,7 +495,7 @@ impl Worker {
         });
     }
 
-    /// A mailbox was counted. What the last owner was done with does not count.
+    /// A mailbox was counted. Reminders that the last owner settled do not count.
     fn counted(&mut self, user: UserId, mut found: Option<BySource>) {
         let is_over = |sequence: &u64| self.finished_before.contains(sequence);
         found

@@ -1,5 +1,6 @@
-//! Reads the log of sets for all that this process works, and hands each its part. Who reads for
-//! whom, and from where, is decided by `log/readers.rs`; what of a set is whose, by `log/split.rs`.
+//! Reads the log of sets for all that this process works, and hands each its part. `log/readers.rs`
+//! decides who reads for which subscriber, and from where; what of a set is whose, by
+//! `log/split.rs`.
 
 mod tail;
 
@@ -34,7 +35,7 @@ const LEAST_QUEUE_BYTES: usize = 256 << 10;
 /// it.
 const SAY_EVERY: Duration = Duration::from_millis(250);
 
-/// An item for a subscriber. What comes is in the order of the log.
+/// An item for a subscriber. Items arrive in the order of the log.
 #[derive(Debug)]
 pub enum LogItem {
     /// A partition's slice of a set, and the place just before the set.
@@ -90,7 +91,7 @@ enum Command {
 /// Subscribes to the log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Log {
-    // What a subscriber says is small, and it says one thing for each set that it got.
+    // A subscriber's report is small, and there is one for each set that it got.
     commands: mpsc::UnboundedSender<Command>,
 }
 

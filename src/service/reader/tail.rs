@@ -1,5 +1,5 @@
-//! One reader's way through the log: reads the sets in order, and splits each. What is lost on the
-//! way is read again, and what cannot be read is set aside.
+//! One reader's way through the log: reads the sets in order, and splits each. Lost sets are read
+//! again, and unreadable ones are set aside.
 
 use std::time::Duration;
 

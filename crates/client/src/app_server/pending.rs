@@ -182,7 +182,7 @@ impl Pending {
         if !is_connected(&reminder.user) {
             return Some(Err(Reason::NotConnected));
         }
-        // What the application has taken still counts.
+        // Reminders that the application has taken still count.
         if self.undecided.len() >= self.capacity || self.queue.is_closed() {
             return Some(Err(Reason::Busy));
         }

@@ -1,8 +1,8 @@
 //! Planning of a partition's part of a set: it merges duplicates, applies rules, and writes the
 //! finished JSON.
 //!
-//! After a crash a slice is planned again, perhaps under other rules. What is recorded stays as it
-//! is: it takes no part, except that its name still stands in the reminder that it was merged into.
+//! After a crash a slice is planned again, perhaps under other rules. A recorded reminder stays
+//! as it is: it takes no part, except that its id stays in the reminder into which it was merged.
 
 use std::sync::Arc;
 

@@ -151,8 +151,8 @@ impl Position {
     /// sets above the position. `written_ms` is when the position was stored, in milliseconds since
     /// 1970.
     ///
-    /// If the stream of outcomes went back, its sequences say nothing. What is above the position
-    /// was stored after the position's time, and recorded after that.
+    /// If the stream of outcomes went back, its sequences say nothing. Sets above the position were
+    /// stored after the position's time, and recorded after that.
     pub fn outcomes_start(&self, outcomes: &OutcomesState, written_ms: i64) -> OutcomesStart {
         let is_same = self.outcomes <= outcomes.last
             && outcomes.stored_ms_at.is_none_or(|at| at <= written_ms);
@@ -380,8 +380,8 @@ mod tests {
     }
 
     proptest! {
-        /// A log grows, goes back and grows again. Positions are of any of these times. What is
-        /// removed is covered by each.
+        /// A log grows, goes back and grows again. Positions are of any of these times. Removed
+        /// sets are covered by each.
         #[test]
         fn front_keeps_uncovered_sets(
             lost in 0..20usize,

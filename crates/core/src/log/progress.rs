@@ -4,7 +4,7 @@
 //! from when it is taken in until it is settled, and a reminder of a mailbox from when it is
 //! recorded until it is removed: a new owner must find their names.
 //!
-//! What a [`Checkpoint`] has is stored in this order: first the window's entries, then the
+//! The parts of a [`Checkpoint`] are stored in this order: first the window's entries, then the
 //! position.
 
 use std::collections::{BTreeMap, VecDeque};

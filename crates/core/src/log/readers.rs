@@ -184,9 +184,9 @@ impl Readers {
         self.rearrange(actions);
     }
 
-    /// Time has passed, enough for a queue that moves to have room again. What was in the way of
-    /// others at the last tick, and is so still, leaves its reader. Each reader parses every set,
-    /// so this is not for queues that are full for a moment.
+    /// Time has passed, enough for a queue that moves to have room again. A subscriber that blocked
+    /// others at the last tick, and still does, leaves its reader. Each reader parses every set, so
+    /// this is not for queues that are full for a moment.
     pub fn tick(&mut self, actions: &mut Vec<Action>) {
         let most = self.limits.queue_bytes;
         for reader in self.readers.keys().copied().collect::<Vec<_>>() {

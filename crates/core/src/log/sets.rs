@@ -92,7 +92,7 @@ impl SetsLog {
                 })
             };
             refused.retain(|refused| !is_recorded(refused.place));
-            // What had no room is recorded as refused.
+            // Reminders without room are recorded as refused.
             scheduled.retain(|scheduled| !is_recorded(scheduled.place));
         }
         let mut forgotten = 0;

@@ -229,8 +229,8 @@ impl Window {
         early
     }
 
-    /// Takes in entries that an earlier owner stored. What the position does not cover is left out:
-    /// those sets are read again, and judged by what lies before them.
+    /// Takes in entries that an earlier owner stored. Entries that the position does not cover are
+    /// left out: those sets are read again, and judged by what lies before them.
     pub fn load(&mut self, entries: &Entries, settled: Mark) {
         if settled.covers(entries.sequence, entries.stored_ms) {
             self.note(entries);

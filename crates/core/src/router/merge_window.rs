@@ -3,9 +3,9 @@
 //!
 //! Kept in memory only, and bounded. So a merge may be missed (after a take-over, or among very
 //! many reminders), and none is wrong: what stands for another one was accepted by an app server
-//! before, and is at least as urgent. What merely waits stands for nothing, since it may yet expire
-//! or be purged: of two that wait, the second is merged when the first is accepted. A merge does
-//! not extend the window.
+//! before, and is at least as urgent. A waiting reminder does not count, since it may yet expire or
+//! be purged: of two that wait, the second is merged when the first is accepted. A merge does not
+//! extend the window.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;

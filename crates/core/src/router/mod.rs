@@ -319,7 +319,7 @@ pub enum Input {
         instance: Arc<Instance>,
         /// The way in which it was sent.
         company: Company,
-        /// Refused: (place of the share, place of the reminder in it, why). What is not named was
+        /// Refused: (place of the share, place of the reminder in it, why). The others were
         /// accepted.
         answer: Result<Vec<(usize, usize, Refusal)>, Undelivered>,
     },

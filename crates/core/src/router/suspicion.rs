@@ -1,8 +1,8 @@
 //! Reminders of a user that an instance may be unable to read.
 //!
 //! A request that was not answered makes the user's reminders in it suspect. They go alone, then
-//! half of them, and so on, until one reminder is left. What is accepted is suspect no more. While
-//! a suspicion lasts, the user's later reminders wait behind it.
+//! half of them, and so on, until one reminder is left. An accepted reminder is no longer suspect.
+//! While a suspicion lasts, the user's later reminders wait behind it.
 
 use std::num::NonZeroUsize;
 

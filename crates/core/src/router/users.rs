@@ -6,8 +6,8 @@
 //! when it is full, the table of names, has the numbers alone.
 //!
 //! A number is given again when its user was forgotten, so no user may be mistaken for the previous
-//! one. What speaks of a user keeps it from being forgotten (`User::is_forgettable`): its routes
-//! and mailbox, a timer, a place in a queue for reads, a delivery or park under way. Two things may
+//! one. References to a user keep it from being forgotten (`User::is_forgettable`): its routes and
+//! mailbox, a timer, a place in a queue for reads, a delivery or park under way. Two things may
 //! outlive it, and are looked at before they count: a ticket at an instance by its turn, which is
 //! no other user's; and a heartbeat's answer by the name that was asked about.
 

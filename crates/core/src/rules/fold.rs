@@ -54,7 +54,7 @@ pub struct Folded<'t> {
 }
 
 /// A stretch in which every unit of the original became one unit of the folded text. Units are
-/// single bytes where no length changed, and whole characters or clusters where one did. What lies
+/// single bytes where no length changed, and whole characters or clusters where one did. The text
 /// between two runs was skipped.
 #[derive(Debug, Clone, Copy)]
 struct Run {

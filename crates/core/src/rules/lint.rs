@@ -97,7 +97,7 @@ fn warnings(document: &Document) -> Vec<Problem> {
 
 /// Allowed phrases in which there is nothing to allow.
 fn idle_phrases(document: &Document) -> Vec<Problem> {
-    // What a pattern finds can depend on what stands around the phrase; and a phrase that is found
+    // A pattern's matches can depend on the text around the phrase; and a phrase that is found
     // inside of words can be a part of what a reader sees as one character, and then covers all of
     // it.
     let has_patterns = document.rules.iter().any(|rule| !rule.patterns.is_empty());
@@ -144,7 +144,7 @@ fn odd_shape(keyword: &str, is_taken_out: bool, document: &Document) -> Option<P
         );
         return Some(Problem::error(problem));
     }
-    // Who takes a word out may want to take the space with it.
+    // An author who removes a word may want to remove the space, too.
     let has_space = keyword.trim() != keyword && !keyword.trim().is_empty();
     if !has_space || is_taken_out || document.matching.skip.contains(char::is_whitespace) {
         return None;

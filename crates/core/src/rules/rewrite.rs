@@ -188,7 +188,7 @@ fn edits<'e>(engine: &'e Engine, text: &str, matches: &[Match]) -> Vec<Edit<'e>>
 
 /// Returns the masked parts outside of rewritten text, each with the first rule that masks it.
 fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> {
-    // What is rewritten covers like a rule before all others.
+    // Rewritten text counts like the match of a first rule.
     let mut covers: Vec<(Range<usize>, Option<u16>)> =
         Vec::with_capacity(rewritten.len() + masked.len());
     covers.extend(rewritten.iter().map(|edit| (edit.span.clone(), None)));
@@ -231,7 +231,7 @@ fn masks(rewritten: &[Edit<'_>], masked: &[&Match]) -> Vec<(Range<usize>, u16)> 
 }
 
 /// Adds edits for the clusters under a mask: one for as many of the same length as follow each
-/// other. What no reader sees gets no mask, where it is ignored.
+/// other. Invisible characters get no mask if they are ignored.
 fn add_mask<'e>(
     edits: &mut Vec<Edit<'e>>,
     engine: &Engine,

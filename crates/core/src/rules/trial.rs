@@ -119,7 +119,7 @@ impl Sample {
     }
 
     /// Everything that the documents of these tags find in it, one document after the other, each
-    /// in the order of its texts and their places. What is blocked gets no further.
+    /// in the order of its texts and their places. A blocked reminder reaches no further document.
     pub fn findings(&self, rules: &Rules, tags: &[Tag]) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut now = self.clone();

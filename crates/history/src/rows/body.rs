@@ -22,7 +22,7 @@ pub(crate) struct Body<'j> {
 struct Name<'j>(#[serde(borrow)] Cow<'j, str>);
 
 impl<'j> Body<'j> {
-    /// Reads what there is. What is not a finished reminder has nothing that can be asked for.
+    /// Reads what there is. A text that is not a finished reminder has no searchable fields.
     pub(crate) fn read(json: &'j str) -> Self {
         serde_json::from_str(json).unwrap_or_default()
     }

@@ -13,8 +13,7 @@ const COUNTER_BITS: u32 = 21;
 /// The last millisecond there is: in the year 2109.
 const MAX_MS: i64 = i64::MAX >> COUNTER_BITS;
 
-/// The first number of a millisecond. What lies outside of 1970 to 2109 counts as the nearest that
-/// does not.
+/// The first number of a millisecond. Times outside 1970 to 2109 count as the nearest one inside.
 pub(crate) fn first_of(ms: i64) -> i64 {
     ms.clamp(0, MAX_MS) << COUNTER_BITS
 }

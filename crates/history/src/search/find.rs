@@ -146,8 +146,8 @@ async fn look<S: Snapshot>(
     Ok(Some(start..end))
 }
 
-/// Asks the search indexes, those with the newest rows first. What an index names waits until no
-/// other can name anything newer.
+/// Asks the search indexes, those with the newest rows first. Matches of an index wait until no
+/// other index can have newer ones.
 async fn search<S: Snapshot>(
     snapshot: &S,
     query: &Query,

@@ -24,8 +24,8 @@ pub(crate) enum Value {
     Numbers(Vec<i64>),
 }
 
-/// A statement that gives rows of `n, body, outcome, at, trail`, newest first. What a query's texts
-/// have in them is not its business.
+/// A statement that gives rows of `n, body, outcome, at, trail`, newest first. It does not check a
+/// query's texts.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) sql: String,
@@ -43,7 +43,7 @@ pub(crate) fn range(query: &Query) -> Range<i64> {
 impl Question {
     /// Asks for so many rows of this range, in the order of the index that narrows most: an id
     /// names few reminders, a user has fewer than an outcome that is not the usual one, that has
-    /// fewer than a tag, a tag fewer than a source. What else is asked for is looked at row by row.
+    /// fewer than a tag, a tag fewer than a source. Other conditions are checked row by row.
     pub(crate) fn in_range(
         query: &Query,
         range: Range<i64>,

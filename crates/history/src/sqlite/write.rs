@@ -38,7 +38,7 @@ pub(super) fn write(connection: &mut Connection, entries: Vec<Entry>) -> Result<
 }
 
 pub(super) fn erase(connection: &mut Connection, user: &str, at_ms: i64) -> Result<u64, Problem> {
-    // What is removed is overwritten in the file, too.
+    // Removed rows are overwritten in the file, too.
     connection.execute_batch("PRAGMA secure_delete = ON")?;
     let erased = erase_in_one(connection, user, at_ms);
     connection.execute_batch("PRAGMA secure_delete = OFF")?;

@@ -132,7 +132,7 @@ pub struct Reminder {
     /// It is not merged with its duplicates. App servers do not learn of it.
     #[serde(skip)]
     pub is_single: bool,
-    /// The pattern of its recurrence. What is delivered is one occurrence, which has none.
+    /// The pattern of its recurrence. A delivered reminder is one occurrence, which has none.
     #[serde(skip)]
     pub repeat: Option<Box<Repeat>>,
     /// What its published bytes lack; none if they cannot be forwarded. To be set to none by what
@@ -185,8 +185,8 @@ pub enum MarkAction {
     Link,
 }
 
-/// A hasher that has read these texts, each separated from the next by a byte that no text has.
-/// What it makes of them is stored, so it must never change.
+/// A hasher that has read these texts, each separated from the next by a byte that no text has. The
+/// results are stored, so this function must never change.
 pub fn hasher_of<const N: usize>(texts: [&str; N]) -> SipHasher13 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
     for text in texts {

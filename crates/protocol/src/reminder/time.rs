@@ -21,8 +21,8 @@ pub enum NotATime {
 /// Digits of a fraction of a second that count.
 const FRACTION_DIGITS: usize = 9;
 
-/// Reads a time. Of a fraction of a second, nanoseconds count. What is later than the latest
-/// timestamp, in the last hours of the year 9999, is that one.
+/// Reads a time. Of a fraction of a second, nanoseconds count. A time after the latest timestamp,
+/// in the last hours of the year 9999, becomes that one.
 ///
 /// # Errors
 /// When it is not as RFC 3339 wants it, or there is no such time.

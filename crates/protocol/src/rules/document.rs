@@ -293,7 +293,7 @@ pub struct Test {
     pub title: Option<String>,
     /// The reminder's content.
     pub content: String,
-    /// The expected result. What is left out may be anything.
+    /// The expected result. Omitted fields are not checked.
     pub expect: Expect,
 }
 

@@ -1,5 +1,4 @@
-//! The rule document of a tag, as operators write it. What its rules do to a reminder is decided
-//! elsewhere.
+//! The rule document of a tag, as operators write it. Other modules apply its rules to reminders.
 
 pub mod document;
 mod fields;

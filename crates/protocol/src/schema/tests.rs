@@ -433,7 +433,7 @@ fn references_resolve_and_fields_are_described() {
             assert!(document.pointer(target).is_some(), "{path}: {target}");
             references += 1;
         }
-        // What an enum's tag is called needs no words of its own.
+        // An enum's tag needs no description of its own.
         let fields = value
             .get("properties")
             .and_then(Value::as_object)

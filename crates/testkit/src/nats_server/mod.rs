@@ -152,7 +152,8 @@ impl NatsServer {
     }
 
     /// Kills the server without warning (SIGKILL) and waits for its end; does nothing if it is not
-    /// running. What JetStream has acknowledged stays: the process is gone, the machine is not.
+    /// running. Messages that JetStream has acknowledged stay: the process is gone, the machine is
+    /// not.
     ///
     /// # Errors
     /// What the operating system said when it could not be killed.

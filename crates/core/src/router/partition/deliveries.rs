@@ -1,12 +1,12 @@
 //! Deliveries: what goes into a request, and what its answer means.
 //!
-//! What is delivered to a user in one go is a *batch*. It goes to all instances that are to get it,
-//! each at its own queue's turn, and is over when all have answered. A reminder is done with if one
-//! of them accepted it; a reminder that none accepted stays at the front. So every instance gets
-//! the reminders in order, and none gets one again because another one had refused it. An instance
-//! whose turn does not come for long is left out of the batch.
+//! The reminders that go to a user together are a *batch*. It goes to all instances that are to get
+//! it, each at its own queue's turn, and is over when all have answered. A reminder is done with if
+//! one of them accepted it; a reminder that none accepted stays at the front. So every instance
+//! gets the reminders in order, and none gets one again because another one had refused it. An
+//! instance whose turn does not come for long is left out of the batch.
 //!
-//! What was not answered before goes in a request of its own (`suspects`).
+//! Reminders that were not answered before go in a request of their own (`suspects`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -208,7 +208,7 @@ impl Router {
         match answer {
             Err(Undelivered::NotSent) => request.iter().for_each(|part| self.put_off(part)),
             Err(why) => {
-                // What the instance said of its connections says nothing any more.
+                // The instance's last word on its connections no longer counts.
                 for part in &request {
                     self.users[part.user]
                         .route_mut(queue)
@@ -426,8 +426,8 @@ impl Router {
 }
 
 /// Returns the number of reminders, from the front, that fit into the room of a request. The first
-/// of a request always does. What says the same as one of them waits for the answer: it is merged
-/// if that one is accepted.
+/// of a request always does. A duplicate of one of them waits for the answer: it is merged if that
+/// one is accepted.
 fn fitting(waiting: &[(usize, &Entry)], around: usize, room: &mut usize, is_first: bool) -> usize {
     let (mut count, mut texts) = (0, BTreeSet::new());
     for (_, entry) in waiting {

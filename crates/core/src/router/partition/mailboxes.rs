@@ -44,7 +44,7 @@ impl Router {
                     .unwrap_or(0),
             );
         } else if page.next > mailbox.last {
-            // What lies behind is being parked: its turn comes when it is settled as such.
+            // The reminders behind are being parked: its turn comes when it is settled as such.
             page.next = mailbox.last + 1;
             page.is_last = true;
         }

@@ -1,6 +1,6 @@
-//! The machine itself. `Router::advance` is its heart: the one place that decides what comes
-//! next for a user. What it does with instances, deliveries, mailboxes and associates stands in the
-//! modules of these names (associates: `attempts`).
+//! The machine itself. `Router::advance` is its heart: the one place that decides what comes next
+//! for a user. The modules of these names handle instances, deliveries, mailboxes and associates
+//! (associates: `attempts`).
 
 mod audit;
 mod catching_up;
@@ -194,7 +194,7 @@ impl Router {
                 .all(|(_, user)| !matches!(user.work().state, State::LookingUp | State::Expected))
     }
 
-    // What happened.
+    // Handle the input.
 
     fn event(&mut self, now: Now, reminders: Vec<(UserId, Entry)>) {
         for (name, entry) in reminders {
@@ -279,7 +279,7 @@ impl Router {
         }
     }
 
-    // What comes next.
+    // Decide what comes next.
 
     /// Decides what comes next for a user for whom nothing is under way.
     fn advance(&mut self, now: Now, user: UserKey, actions: &mut Vec<Action>) {
@@ -356,7 +356,7 @@ impl Router {
             .filter(is_up)
     }
 
-    /// A turn of the user begins. What was queued for before is passed by.
+    /// A turn of the user begins. Tickets of earlier turns are skipped.
     fn begin_turn(&mut self, user: UserKey, state: State) -> Ticket {
         self.turns += 1;
         let turn = self.turns;

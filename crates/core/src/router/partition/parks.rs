@@ -2,7 +2,7 @@
 //!
 //! JetStream may refuse a batch, most often because there is no room. Then nothing of it is stored,
 //! and it is tried again after growing pauses, in smaller batches, which need less room. Everything
-//! else goes on meanwhile. What waits here is bounded by what may be in work.
+//! else goes on meanwhile. The limit on reminders in work bounds this queue, too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -45,8 +45,7 @@ impl Router {
         {
             let mailbox = self.users[user].mailbox_mut();
             mailbox.parking -= 1;
-            // What was parked before a crash already is answered with the sequence that it got
-            // then.
+            // A reminder that was already parked before a crash gets the sequence that it had then.
             if sequence > mailbox.last {
                 mailbox.append(sequence, entry.expires_at);
                 self.schedule_sweep(now, user);

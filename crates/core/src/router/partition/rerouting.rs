@@ -7,7 +7,7 @@
 //! tried, or the time is over, goes to the mailbox. The user comes first: where a route of its own
 //! becomes usable before the delivery was sent, the attempt ends.
 //!
-//! What arrives meanwhile waits behind, so an associate gets what it gets in order. Only the user's
+//! Reminders that arrive meanwhile wait behind, so an associate gets them in order. Only the user's
 //! own associates are looked at, so there are no chains; and a route that turns out wrong is its
 //! own partition's to drop.
 
@@ -156,7 +156,7 @@ impl Router {
         }
     }
 
-    /// The time is over. What is with an instance already has its answer to wait for.
+    /// The time is over. A reminder that is already with an instance waits for its answer.
     pub(super) fn give_up(&mut self, user: UserKey) {
         let work = self.users[user].work_mut();
         if !work.is_sent() {

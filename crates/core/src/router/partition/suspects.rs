@@ -1,4 +1,4 @@
-//! Reminders that an instance may be unable to read. What was not answered goes alone, less and
+//! Reminders that an instance may be unable to read. An unanswered reminder goes alone, less and
 //! less often, and keeps no other user waiting; a single reminder that is not answered again and
 //! again is reported.
 

@@ -1,5 +1,4 @@
-//! A number is given again. What spoke of the user who had it before says nothing of the one who
-//! has it now.
+//! A number is given again. References to the number's earlier user do not apply to the new one.
 
 use super::*;
 
