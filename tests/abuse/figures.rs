@@ -11,8 +11,7 @@ pub(crate) const TRICKLE: &str = "trickle";
 /// Maximum factor by which the others' latency may exceed its quiet value.
 const MOST: f64 = 2.0;
 /// Or this part of the time that the abuse lasts, since on a machine that is busy with it everybody
-/// waits longer. Who stands in the abuser's queue waits for half of it at the median, on any
-/// machine.
+/// waits longer. A user in the abuser's queue waits for half of it at the median, on any machine.
 const PART: f64 = 1.0 / 3.0;
 
 /// The result of a scenario.

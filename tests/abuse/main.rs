@@ -3,8 +3,8 @@
 //! taking turns, so that both are measured on the same machine in the same minute.
 //!
 //! Each test prints a row: resident memory of `bellhop serve` and its bound, and the others'
-//! latency from publishing to acceptance. What everybody wrote down is judged by the checker of the
-//! chaos test, which excuses nothing here.
+//! latency from publishing to acceptance. The checker of the chaos test judges all logs, and
+//! excuses nothing here.
 //!
 //! `cargo test --test abuse -- --nocapture` is a short run. The full size, with an optimised
 //! `serve`: `BELLHOP_ABUSE=100000 cargo test --release --test abuse -- --nocapture`.
@@ -12,7 +12,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 #![allow(clippy::disallowed_methods)] // Deadlines and latencies are real time.
 
-// What the chaos test is made of. It uses all of it.
+// The modules of the chaos test. It uses all of it.
 #[path = "../chaos/app.rs"]
 mod app;
 #[allow(dead_code)]

@@ -34,7 +34,7 @@ fn quiet_takes(history: &mut History) -> Vec<(&String, &mut Line<Served>, Remind
         .at;
     let mut takes = Vec::new();
     for (app, lines) in &mut history.served {
-        // What is taken just before a fault may come again.
+        // A reminder accepted just before a fault may be redelivered.
         for line in lines
             .iter_mut()
             .filter(|line| line.at < first_fault - 3_000_000)

@@ -63,7 +63,7 @@ async fn large_reminders_share_requests_in_order() {
 async fn the_largest_reminder_there_can_be_is_delivered() {
     let world = World::start(&[]).await;
     let app = world.app("app-1", &["alice"]).await;
-    // What is delivered has more fields than what was published; find the most `data` that is
+    // A delivered reminder has more fields than a published one; find the most `data` that is
     // taken.
     let with_data =
         |id: &str, bytes: usize| with(reminder(id, "alice"), json!({ "data": "d".repeat(bytes) }));

@@ -98,7 +98,7 @@ async fn commands_of_the_guides_work() {
                 running.push(start(&world, &dir, command).await);
                 continue;
             }
-            // What became of a reminder is known a moment after it was published.
+            // Outcomes are known a moment after publishing.
             world
                 .eventually(&format!("{name}: `{command}` succeeds"), async || {
                     let ended =

@@ -579,7 +579,7 @@ async fn externally_removed_message_is_gone() {
     world.settle().await;
     assert_eq!(world.repeats(), []);
 
-    // What never ends would keep it from stopping.
+    // Endless work would keep it from stopping.
     let (member, began) = (world.member(), Instant::now());
     member.signal("TERM");
     assert_eq!(world.ended(&member).await.code(), Some(0));

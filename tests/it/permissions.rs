@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::harness::bellhop;
 use crate::secured::{NatsUser, Realm, Secrets, USERS, Verdict, eventually, nats_config};
 
-/// The requests, and the users who may send them: all others are refused. What takes something away
-/// comes last.
+/// The requests, and the users who may send them: all others are refused. Destructive requests come
+/// last.
 const ASKED: [(&str, &[&str]); 63] = [
     // Published sets: each source is its own. Bellhop publishes scheduled reminders, which
     // no other user may schedule.
@@ -35,7 +35,7 @@ const ASKED: [(&str, &[&str]); 63] = [
     ("$KV.bellhop_rules.billing", &["operator"]),
     ("$KV.bellhop_associates.alice", &["bellhop", "operator"]),
     ("$KV.bellhop_members.mallory", &["bellhop"]),
-    // What only Bellhop says.
+    // Only Bellhop publishes these.
     ("$KV.bellhop_positions.0", &["bellhop"]),
     ("bellhop.parked.0.alice", &["bellhop"]),
     ("bellhop.fence.0", &["bellhop"]),
@@ -529,8 +529,8 @@ async fn settled(operator: &NatsUser) {
 }
 
 /// Returns the installation's content: each subject's number of messages and the last one's
-/// sequence, and each stream's configuration and consumers. What lies at the subjects that are
-/// a user's `own` is left out.
+/// sequence, and each stream's configuration and consumers. The content of a user's `own` subjects
+/// is left out.
 async fn stored(operator: &NatsUser, own: &[&str]) -> BTreeMap<String, String> {
     let ask = async |api: String, body: Value| {
         let verdict = operator
@@ -669,7 +669,7 @@ async fn an_answer_is_no_order() {
         "$JS.API.STREAM.PURGE.BELLHOP_PARKED",
         "$JS.API.STREAM.DELETE.BELLHOP_PARKED",
     ];
-    // What a stranger is answered arrives in the stranger's own account.
+    // The answer to a stranger arrives in the stranger's own account.
     for order in orders {
         let mut answers = billing.client.subscribe(order).await.unwrap();
         for subject in [

@@ -1,5 +1,5 @@
-//! Rule documents in their bucket: from when on they count, for whom, and what a bad one does. What
-//! a rule does to a text is tested beside the engine.
+//! Rule documents in their bucket: from when on they count, for whom, and what a bad one does. The
+//! effect of rules on texts is tested beside the engine.
 
 use serde_json::{Value, json};
 

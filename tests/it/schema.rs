@@ -194,7 +194,7 @@ async fn all_messages_match_their_schemas() {
     let (reminders, outcomes) = (list(&requests, "reminders"), list(&announced, "outcomes"));
     reminders.iter().for_each(|reminder| check(&one, reminder));
     outcomes.iter().for_each(|one| check(&outcome, one));
-    // What was looked at is all that a schema knows of.
+    // The checked parts are all that a schema describes.
     let schema = Body::named("reminder").unwrap().schema().to_value();
     assert_eq!(
         fields(reminders.into_iter()),

@@ -85,7 +85,7 @@ async fn one_sample_shows_members_and_backlog() {
         );
     }
 
-    // What is not a terminal gets a page.
+    // An output that is not a terminal gets a page.
     for arguments in [&["top"][..], &["top", "--once"]] {
         let page = world.run(arguments).await.succeeded();
         for word in [

@@ -1,8 +1,8 @@
 //! A message that the client library cannot read: it is set aside, or passed by, and stops nothing
 //! else.
 //!
-//! What ends the library's connection is not written down here. A proxy cuts the connection
-//! instead, each time that nats-server hands a chosen message out.
+//! Messages that end the library's connection are not written down here. A proxy cuts the
+//! connection instead, each time that nats-server hands a chosen message out.
 
 use async_nats::HeaderMap;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! App servers' answers to deliveries and heartbeats, with any bytes. What is one is written and
+//! App servers' answers to deliveries and heartbeats, with any bytes. A valid one is written and
 //! read back as the same.
 #![no_main]
 

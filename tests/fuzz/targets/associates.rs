@@ -1,5 +1,5 @@
-//! Associates, as anybody may write them down. What can be read is written and read back as the
-//! same, and every name is one.
+//! Associates, as anybody may write them down. A valid list is written and read back as the same,
+//! and every name in it is valid.
 #![no_main]
 
 use bellhop_protocol::token::UserId;

@@ -1,6 +1,6 @@
 //! Messages that may be CloudEvents, as anybody may publish them: lines of headers, an empty line,
-//! and the body. What is one becomes a set that is read like any other, and has a name that can be
-//! a set's.
+//! and the body. A valid one becomes a set that is read like any other, and has an id that is valid
+//! for a set.
 #![no_main]
 
 use bellhop_protocol::reminder::id::MAX_ID_BYTES;

@@ -1,5 +1,5 @@
-//! Documents as anybody may store them: bytes. What can be read and compiled works on any text, and
-//! is written and read back as the same.
+//! Documents as anybody may store them: bytes. A document that can be read and compiled works on
+//! any text, and is written and read back as the same.
 #![no_main]
 
 use bellhop_core::rules::document::Document;

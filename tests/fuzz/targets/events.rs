@@ -1,5 +1,5 @@
-//! Messages of Bellhop's own streams, as a stranger may write them there. What can be read is
-//! written and read back as the same, whole and one reminder at a time.
+//! Messages of Bellhop's own streams, as a stranger may write them there. A readable one is written
+//! and read back as the same, whole and one reminder at a time.
 #![no_main]
 
 use bellhop_core::event::Event;

@@ -1,5 +1,5 @@
-//! Queries, as anybody may ask them. What is read is within the bounds of the contract, and a
-//! cursor is written and read back as the same; what is refused names a field of the contract.
+//! Queries, as anybody may ask them. A valid one is within the bounds of the contract, and a cursor
+//! is written and read back as the same; what is refused names a field of the contract.
 #![no_main]
 
 use bellhop_protocol::wire::query::{self, MAX_CONTAINS_BYTES, MAX_LIMIT, QueryError};

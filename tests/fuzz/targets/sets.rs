@@ -1,4 +1,4 @@
-//! Sets as anybody may publish them. What is valid keeps to the bounds; published again as it would
+//! Sets as anybody may publish them. A valid set keeps to the bounds; published again as it would
 //! be delivered it is the same; and an event of it is written and read back as the same.
 #![no_main]
 

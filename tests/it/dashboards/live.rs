@@ -192,7 +192,7 @@ async fn business(world: &World) {
             ("mailbox", r#"{"user":"bob"}"#),
             ("history", r#"{"user":"alice"}"#),
         ] {
-            // What is not answered is asked again.
+            // An unanswered query is repeated.
             let _ = world
                 .client
                 .request(format!("bellhop.api.{question}"), body.into())

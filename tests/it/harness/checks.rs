@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{LATER, Outcome, Take, World, escape, few};
 
 impl World {
-    // What app servers took.
+    // Accepted reminders.
 
     /// Returns the reminders that app servers accepted so far, in order.
     pub(crate) fn takes(&self) -> Vec<Arc<Take>> {
@@ -80,7 +80,7 @@ impl World {
             .collect()
     }
 
-    // What lies in NATS.
+    // The content of NATS.
 
     /// The bucket of routes.
     pub(crate) async fn routes(&self) -> kv::Store {
@@ -204,7 +204,7 @@ impl World {
         lost
     }
 
-    // What holds in every test.
+    // Conditions of every test.
 
     /// Waits until every set is settled, and removed from the log.
     pub(crate) async fn quiet(&self) {

@@ -36,7 +36,7 @@ pub enum Fault {
     HungLookUps,
     /// Mailboxes are read at a replica that is behind, and in pages of any size.
     ReplicaLag,
-    /// The owner dies. What it had sent arrives late or never.
+    /// The owner dies. Its messages arrive late or never.
     Crashes,
     /// Another owner takes over, and the one before goes on for a while.
     FailOvers,
@@ -147,7 +147,7 @@ impl Faults {
         self.0.get(&fault).copied().unwrap_or(0)
     }
 
-    /// Returns whether it strikes now. What never does draws nothing.
+    /// Returns whether it strikes now. A fault that never strikes draws no number.
     pub fn strikes(&self, rng: &mut Rng, fault: Fault) -> bool {
         let often = self.often(fault);
         often > 0 && rng.u32(0..1_000) < often

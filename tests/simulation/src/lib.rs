@@ -3,10 +3,10 @@
 //!
 //! A run is a plan of random happenings (a source publishes, a user connects or leaves; a member
 //! crashes, or is taken for dead while it goes on), then a healing: every instance is well, every
-//! user is connected, and time passes until nothing is left to happen. What must never happen is
-//! checked at every step, what must come true in the end is checked after the healing. There is one
-//! random number generator and one clock, both the world's, so a seed gives the same run every
-//! time.
+//! user is connected, and time passes until nothing is left to happen. Conditions that must never
+//! fail are checked at every step, those that must hold in the end are checked after the healing.
+//! There is one random number generator and one clock, both the world's, so a seed gives the same
+//! run every time.
 //!
 //! It goes from a published set to the final outcome. The models stand for what JetStream
 //! guarantees, and for what the shell around the pure code does with it: the log of sets, positions

@@ -168,7 +168,7 @@ impl Ledger {
         // what follows.
         let was_left_out = goes_to_all && reminder.expires_at.is_some_and(|at| at <= wall_ms);
         for (is_first, at) in [(!is_repeated, None), (!is_repeated_here, Some(at.clone()))] {
-            // What the server lost has no place in the order any more.
+            // A reminder that the server lost has no place in the order any more.
             if !is_first
                 || reminder.is_copy
                 || reminder.is_optional

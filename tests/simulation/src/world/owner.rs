@@ -242,7 +242,7 @@ impl Owner {
                 match answer {
                     Ok(_) if has_lease => self.confirm(at, instance, &users),
                     Ok(_) => {}
-                    // What the instance said of their connections says nothing any more.
+                    // The instance's last word on their connections no longer counts.
                     Err(Undelivered::NotSent) => {}
                     Err(_) => self
                         .confirmed
@@ -371,8 +371,8 @@ impl World {
         page
     }
 
-    /// The leader is asked, which knows all that is stored. What the owner before had done with
-    /// does not count.
+    /// The leader is asked, which knows all that is stored. Reminders that the earlier owner
+    /// settled do not count.
     pub(super) fn count_is_served(&mut self, from: u64, user: UserId, known: Option<usize>) {
         let count = self.nats.mailbox(&user).count();
         let is_counted = known.is_none_or(|known| count < known);

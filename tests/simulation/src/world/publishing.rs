@@ -260,7 +260,7 @@ impl World {
             .then_some(id)
     }
 
-    /// A set is stored. What must become of it follows from what lies before it.
+    /// A set is stored. The expected result follows from the earlier sets.
     pub(super) fn set_arrives(&mut self, draft: Arc<Draft>) {
         self.nats.last += 1;
         let sequence = self.nats.last;
@@ -388,8 +388,8 @@ impl World {
         Expected::New(self.ledger.add(reminder))
     }
 
-    /// The server loses the newest sets. What was acknowledged is gone with them; what comes next
-    /// must not be.
+    /// The server loses the newest sets. Acknowledged sets are gone with them; what comes next must
+    /// not be.
     pub(super) fn power_loss(&mut self, luck: &mut Rng) {
         let most = usize::try_from(self.nats.last)
             .expect("a run is short")
@@ -464,7 +464,7 @@ impl World {
                 });
             }
         }
-        // What was on its way to the front's removal is gone with the connection.
+        // Removals of the front in flight are gone with the connection.
         self.agenda
             .retain(|_, happening| !matches!(happening, Happening::Arrives(Sent::Purge { .. })));
         for number in self.owners.keys().copied().collect::<Vec<_>>() {

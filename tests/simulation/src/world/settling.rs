@@ -268,8 +268,8 @@ impl World {
             Item::Event { .. } => owner.items.get(item).copied(),
             Item::Parked { sequence } => self.nats.mailboxes.get(user)?.get(sequence).copied(),
         };
-        // What another owner has removed, this one counts until it knows; whose it was is not
-        // looked up.
+        // This owner counts a message that another owner has removed until it knows; whose it was
+        // is not looked up.
         let is_own = |item: &&Item| {
             id(item).is_none_or(|id| self.ledger.reminders[id].source == refused.source)
         };
@@ -349,7 +349,7 @@ impl World {
         let owner = self.owner(number);
         owner.recording_until = None;
         if !owner.is_loaded {
-            // What was found in mailboxes is recorded.
+            // Reminders found in mailboxes are recorded.
             return self.next(number, Stage::Load);
         }
         for progress in owner.progress() {
@@ -409,7 +409,7 @@ impl World {
         }
         self.count("removals lost");
         if self.rng.bool() {
-            // What is lost is the answer.
+            // Only the answer is lost.
             let (user, range) = (user.clone(), range.clone());
             self.send(Sent::Removal {
                 from: number,

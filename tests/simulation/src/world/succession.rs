@@ -183,8 +183,8 @@ impl World {
         self.next(number, Stage::Recorded);
     }
 
-    /// Reads the names in the outcomes, from where each position says. What lies in a mailbox above
-    /// the position and is not among them is recorded as parked, before anything is delivered from
+    /// Reads the names in the outcomes, from where each position says. Reminders in a mailbox above
+    /// the position that are not among them are recorded as parked, before any is delivered from
     /// there.
     fn read_recorded(&mut self, number: u64) {
         let mut done = self.recorded_of(number, PARTITION);

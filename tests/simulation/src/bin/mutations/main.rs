@@ -110,7 +110,7 @@ impl Copy {
         let manifest = workspace(&fs::read_to_string(copy.root.join("Cargo.toml"))?)
             .map_err(io::Error::other)?;
         write_if_new(&copy.tree.join("Cargo.toml"), manifest.as_bytes())?;
-        // What the copy does not need of it is left out by cargo.
+        // Cargo leaves out the packages that the copy does not need.
         fs::copy(copy.root.join("Cargo.lock"), copy.tree.join("Cargo.lock"))?;
         Ok(copy)
     }
