@@ -23,7 +23,7 @@ const MAILBOXES: &str = "crates/core/src/router/partition/mailboxes.rs";
 const PARKS: &str = "crates/core/src/router/partition/parks.rs";
 const ROOM: &str = "crates/core/src/router/room.rs";
 const USER: &str = "crates/core/src/router/user.rs";
-const TWINS: &str = "crates/core/src/router/merge_window.rs";
+const MERGE_WINDOW: &str = "crates/core/src/router/merge_window.rs";
 const POSITION: &str = "crates/core/src/log/position.rs";
 const PROGRESS: &str = "crates/core/src/log/progress.rs";
 const WINDOW: &str = "crates/core/src/log/window.rs";
@@ -118,7 +118,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a reminder is settled as parked before it is stored",
         file: MAILBOXES,
-        old: "return self.parks.push_back(Park { user, entry, resolution });",
+        old: "return self.parks.push_back(Park {\n                user,\n                entry,\n                resolution,\n            });",
         new: "return self.settle(user, entry, resolution);",
     },
     Mutation {
@@ -165,7 +165,7 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "live reminders do not queue behind the mail",
-        file: ERRANDS,
+        file: REROUTING,
         old: "if self.users[user].work().has_live() && self.users[user].mailbox().is_in_use() {",
         new: "if false && self.users[user].mailbox().is_in_use() {",
     },
@@ -237,13 +237,13 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "a user's reminder is merged into a rerouted one",
-        file: ERRANDS,
+        file: REROUTING,
         old: "            if let Some(instance) = by.into_iter().next() {",
         new: "            self.merge_window.accepted(now.instant, &entry);\n            if let Some(instance) = by.into_iter().next() {",
     },
     Mutation {
         name: "a reminder is merged into a less urgent one",
-        file: TWINS,
+        file: MERGE_WINDOW,
         old: " && text.priority <= other.priority",
         new: "",
     },
