@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Fates;
+use super::Trails;
 use super::windows::Windows;
 use crate::logs::Micros;
 
@@ -33,7 +33,7 @@ struct Kind {
 }
 
 impl Figures {
-    pub(super) fn new(trails: &Fates<'_>, windows: &Windows) -> Self {
+    pub(super) fn new(trails: &Trails<'_>, windows: &Windows) -> Self {
         let mut figures = Self {
             sent: trails.len(),
             ..Self::default()
@@ -56,7 +56,7 @@ impl Figures {
         figures
     }
 
-    fn note_gaps(&mut self, trails: &Fates<'_>, windows: &Windows) {
+    fn note_gaps(&mut self, trails: &Trails<'_>, windows: &Windows) {
         let mut arrivals: BTreeMap<&str, Vec<Micros>> = BTreeMap::new();
         for trail in trails.values() {
             arrivals.entry(trail.user).or_default().extend(

@@ -76,7 +76,7 @@ struct Trail<'a> {
 }
 
 /// By source and id. Those of one source are in the order in which they were published.
-type Fates<'a> = BTreeMap<(&'a str, &'a str), Trail<'a>>;
+type Trails<'a> = BTreeMap<(&'a str, &'a str), Trail<'a>>;
 
 /// Judges a run.
 pub(crate) fn check(history: &History) -> Verdict {
@@ -92,7 +92,7 @@ pub(crate) fn check(history: &History) -> Verdict {
             id: id.into(),
             user: trail.user.into(),
         };
-        judge_fate(trail, &windows, &connected, |wrong| {
+        judge_trail(trail, &windows, &connected, |wrong| {
             verdict
                 .wrong
                 .entry(wrong)
@@ -106,8 +106,8 @@ pub(crate) fn check(history: &History) -> Verdict {
 }
 
 /// Everything that was published, in the order of each source.
-fn published(history: &History) -> (Vec<(&str, &str)>, Fates<'_>) {
-    let (mut order, mut trails) = (Vec::new(), Fates::new());
+fn published(history: &History) -> (Vec<(&str, &str)>, Trails<'_>) {
+    let (mut order, mut trails) = (Vec::new(), Trails::new());
     for (source, lines) in &history.published {
         let acknowledged = lines.iter().filter_map(|line| match line.event {
             Published::Acknowledged { set } => Some(set),
@@ -135,7 +135,7 @@ fn published(history: &History) -> (Vec<(&str, &str)>, Fates<'_>) {
     (order, trails)
 }
 
-fn accepted<'a>(history: &'a History, trails: &mut Fates<'a>, verdict: &mut Verdict) {
+fn accepted<'a>(history: &'a History, trails: &mut Trails<'a>, verdict: &mut Verdict) {
     for (app, lines) in &history.served {
         for line in lines {
             let Served::Accepted(reminder) = &line.event else {
@@ -161,7 +161,7 @@ fn accepted<'a>(history: &'a History, trails: &mut Fates<'a>, verdict: &mut Verd
     }
 }
 
-fn decided<'a>(history: &'a History, trails: &mut Fates<'a>, verdict: &mut Verdict) {
+fn decided<'a>(history: &'a History, trails: &mut Trails<'a>, verdict: &mut Verdict) {
     for outcome in &history.outcomes {
         let reminder = &outcome.reminder;
         match trails.get_mut(&(reminder.source.as_str(), reminder.id.as_str())) {
@@ -211,7 +211,7 @@ fn connected(history: &History) -> BTreeSet<&str> {
     connected
 }
 
-fn judge_fate(
+fn judge_trail(
     trail: &Trail<'_>,
     windows: &Windows,
     connected: &BTreeSet<&str>,
@@ -250,7 +250,7 @@ fn judge_fate(
 
 /// Of each user, what was acknowledged is first accepted in the order in which each source
 /// published it.
-fn judge_order(order: &[(&str, &str)], trails: &Fates<'_>, verdict: &mut Verdict) {
+fn judge_order(order: &[(&str, &str)], trails: &Trails<'_>, verdict: &mut Verdict) {
     let mut last: BTreeMap<(&str, &str), Micros> = BTreeMap::new();
     for key @ (source, id) in order {
         let trail = &trails[key];
