@@ -317,7 +317,7 @@ async fn why(context: &Archive, asker: &Asker, body: &[u8]) -> Result<Bytes, Ref
             permitted.push(found);
         }
     }
-    let Some(FoundOfUser { newest, .. }) = permitted.first() else {
+    let Some(UserReminders { newest, .. }) = permitted.first() else {
         // The same for a reminder that there is and one that there is not.
         return Err(match asker.may_know_all() {
             true => Refusal::Unknown(format!("nothing is known of reminder `{id}` of `{source}`")),
