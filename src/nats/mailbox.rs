@@ -152,7 +152,7 @@ impl Mailboxes {
     ///
     /// # Errors
     /// When the stream could not be read to its end.
-    pub async fn find(&self, settled: Mark, done: &AllDone) -> Result<Found, NatsError> {
+    pub async fn find(&self, settled: Mark, done: &AllDone) -> Result<FoundMailboxes, NatsError> {
         let filter_subject = self.nats.names.mailboxes(self.partition);
         // The reader may be served by a replica that is behind. No earlier owner can append any more. The fence itself is not
         // read: up to nats-server 2.14.6, a consumer of two subjects passes messages of one by when the other is rolled up.
@@ -162,7 +162,7 @@ impl Mailboxes {
             headers_only: true,
             ..pull::Config::default()
         };
-        let mut found = Found::default();
+        let mut found = FoundMailboxes::default();
         replay(
             &self.nats,
             &self.stream,

@@ -97,7 +97,7 @@ impl Ownership {
     pub async fn take_over(
         owner: &Owner,
         subscriber: Subscriber,
-    ) -> Result<(Self, Found), NatsError> {
+    ) -> Result<(Self, Takeover), NatsError> {
         let nats = &owner.nats;
         // The last owner may have been this process.
         owner.recorder.flush().await;

@@ -1084,7 +1084,7 @@ async fn monitoring_may_run_top_and_doctor() {
             "routes",
             "lookalikes"
         ],
-        "{told:#}"
+        "{output:#}"
     );
 }
 

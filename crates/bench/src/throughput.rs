@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::environment::Servers;
 use super::error::BenchError;
-use super::trial::{Contestants, Found, System, Trial};
+use super::trial::{Contestants, Reading, System, Trial};
 use super::{Options, Progress, median};
 
 /// The throughput of one system with sets of one size.

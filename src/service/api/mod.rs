@@ -21,7 +21,7 @@ use super::archive::Archive;
 use super::asker::Asker;
 use super::erasure::{EraseError, erase};
 use crate::event::Event;
-use crate::history::{Cursor, FoundOfUser, History, HistoryError};
+use crate::history::{Cursor, History, HistoryError, UserReminders};
 use crate::metrics::{Answer, Label, Question};
 use crate::nats::mailbox::{Pages, ParkedMessage, count};
 use crate::nats::subscription::lasting;

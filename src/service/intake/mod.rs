@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch_queues::BatchQueues;
 use super::outcomes::message::OutcomeEntry;
-use super::ownership::{CHECKPOINT_EVERY, Found, Owner, Ownership, unless_stopped};
+use super::ownership::{CHECKPOINT_EVERY, Owner, Ownership, Takeover, unless_stopped};
 use super::reader::{Log, LogItem, OfSet, Subscription};
 use super::unreadable::InputContext;
 use super::{now_ms, rejected};

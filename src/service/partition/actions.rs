@@ -317,7 +317,7 @@ impl Worker {
         }
         let refused: Vec<_> = items
             .iter()
-            .filter(|settled| settled.fate == Fate::MailboxFull)
+            .filter(|settled| settled.resolution == Resolution::MailboxFull)
             .filter_map(|settled| self.refuse(settled))
             .collect();
         let is_parked = |settled: &Settled| matches!(settled.item, Item::Parked { .. });
@@ -348,13 +348,13 @@ impl Worker {
         if reminder.rerouted_to.is_some() {
             return; // Of a copy's reminder it is known what became.
         }
-        let Some(outcome) = outcome(&settled.fate, reminder, at) else {
+        let Some(outcome) = outcome(&settled.resolution, reminder, at) else {
             return;
         };
-        if let Fate::Delivered { missed, .. } = settled.fate {
+        if let Resolution::Delivered { missed, .. } = settled.resolution {
             self.context.metrics.devices_missed(missed);
         }
-        if let Some(way) = way(&settled.fate, &settled.item) {
+        if let Some(way) = way(&settled.resolution, &settled.item) {
             let after = at.as_millisecond() - set.published_ms;
             let after = Duration::from_millis(u64::try_from(after).unwrap_or(0));
             self.context.metrics.accepted(reminder.priority, way, after);
@@ -367,8 +367,8 @@ impl Worker {
             }),
         };
         // What comes from a mailbox was recorded when it was parked; what is refused lies with what was refused.
-        let is_new =
-            matches!(settled.item, Item::Event { .. }) && settled.fate != Fate::MailboxFull;
+        let is_new = matches!(settled.item, Item::Event { .. })
+            && settled.resolution != Resolution::MailboxFull;
         outcomes.push(&Line {
             id: &reminder.id,
             source: &set.source,
@@ -497,30 +497,30 @@ impl Worker {
     }
 }
 
-/// The outcome of a reminder with this fate, which it has at this time.
-fn outcome(fate: &Fate, reminder: &IndexEntry, at: jiff::Timestamp) -> Option<Outcome> {
-    Some(match fate {
-        Fate::Delivered { by, .. } => Outcome::Delivered {
+/// The outcome of a reminder with this resolution at this time.
+fn outcome(resolution: &Resolution, reminder: &IndexEntry, at: jiff::Timestamp) -> Option<Outcome> {
+    Some(match resolution {
+        Resolution::Delivered { by, .. } => Outcome::Delivered {
             instance: by.first()?.clone(),
             instances: match by.len() {
                 1 => Vec::new(),
                 _ => by.clone(),
             },
         },
-        Fate::Rerouted { instance, to } => Outcome::Rerouted {
+        Resolution::Rerouted { instance, to } => Outcome::Rerouted {
             instance: instance.clone(),
             to: to.clone(),
         },
-        Fate::Parked => Outcome::Parked { escalated: false },
-        Fate::Expired => {
+        Resolution::Parked => Outcome::Parked { escalated: false },
+        Resolution::Expired => {
             let after = reminder.expires_at;
             let after = after.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
             Outcome::Expired {
                 expires_at: after.unwrap_or(at),
             }
         }
-        Fate::Merged { into } => Outcome::Merged { into: into.clone() },
-        Fate::MailboxFull => Outcome::Rejected {
+        Resolution::Merged { into } => Outcome::Merged { into: into.clone() },
+        Resolution::MailboxFull => Outcome::Rejected {
             error: RejectCode::MailboxFull,
         },
     })

@@ -283,7 +283,7 @@ impl Worker {
             context.rules.loaded().await;
             Ok((mailboxes, ownership, log, found))
         };
-        let mut machine = router::Partition::new(settings(&context.owner.config));
+        let mut machine = router::Router::new(settings(&context.owner.config));
         let mut following = Following::begin(context, partition).await;
         let (mailboxes, ownership, log, found) = following.load_during(learn, &mut machine).await?;
         let ownership::Takeover {

@@ -5,7 +5,7 @@
 //! that was put by then. One question is under way at a time, for all users who wait, so a flood of reminders for absent users
 //! costs some questions a second and nothing for each reminder. Users with mail do not wait: theirs goes behind it at once.
 
-use super::Partition;
+use super::Router;
 use crate::router::Action;
 use crate::router::keys::UserKey;
 use crate::router::user::State;
@@ -19,7 +19,7 @@ pub(super) struct CatchUp {
     pub unasked: Vec<UserKey>,
 }
 
-impl Partition {
+impl Router {
     /// Lets the user wait for the routes of this moment, if that was not done for what waits. Returns whether it waits.
     pub(super) fn catch_up(&mut self, user: UserKey) -> bool {
         let known = &self.users[user];

@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use super::{Partition, State, Timer};
+use super::{Router, State, Timer};
 use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::{Entry, Now};
 
@@ -47,7 +47,7 @@ impl Held {
     }
 }
 
-impl Partition {
+impl Router {
     /// Notes that the user holds a connection. It matters for users with associates alone.
     pub(super) fn note_held(&mut self, now: Now, user: UserKey) {
         if !self.users[user].work().associates.is_empty() {

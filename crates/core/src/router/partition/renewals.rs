@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::instances::NO_TURN;
-use super::{Partition, Timer};
+use super::{Router, Timer};
 use crate::router::Now;
 use crate::router::instance_queue::{Asked, Ticket};
 use crate::router::keys::{InstanceKey, UserKey};
@@ -27,7 +27,7 @@ pub(super) struct Renewals {
     pub(super) armed: Option<Instant>,
 }
 
-impl Partition {
+impl Router {
     /// Something was delivered over a held connection: it is asked about again before its lease ends.
     pub(super) fn renew_later(&mut self, now: Now, user: UserKey, queue: InstanceKey) {
         let settings = &self.settings;

@@ -3,10 +3,10 @@
 use super::*;
 
 /// Routes take a time to arrive.
-fn with_late_routes() -> Router {
-    Router {
+fn with_late_routes() -> TestRouter {
+    TestRouter {
         knows_all_routes: false,
-        ..Router::new()
+        ..TestRouter::new()
     }
 }
 

@@ -3,15 +3,15 @@
 use super::*;
 
 /// Alice has associates, and held a connection to app-1 until now. She is expected for ten seconds.
-fn alice_was_here() -> Router {
-    let mut router = Router::with(|settings| settings.reroute_after = Duration::from_secs(10));
+fn alice_was_here() -> TestRouter {
+    let mut router = TestRouter::with(|settings| settings.reroute_after = Duration::from_secs(10));
     router.associates("alice", "bob carol");
     router.hold("alice", "app-1");
     router
 }
 
 /// Her route was deleted a second ago.
-fn alice_left() -> Router {
+fn alice_left() -> TestRouter {
     let mut router = alice_was_here();
     router.down("alice", "app-1");
     router.wait(1_000);
@@ -63,7 +63,7 @@ fn associates_have_their_whole_time_after_it() {
 
 #[test]
 fn a_user_who_never_was_here_is_not_expected() {
-    let mut router = Router::with(|settings| settings.reroute_after = Duration::from_secs(10));
+    let mut router = TestRouter::with(|settings| settings.reroute_after = Duration::from_secs(10));
     router.associates("alice", "bob");
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
 }

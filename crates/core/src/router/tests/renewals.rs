@@ -3,8 +3,8 @@
 use super::*;
 
 /// A machine that asks about connections when a quarter of their lease is left.
-fn asking_ahead() -> Router {
-    Router::with(|settings| settings.ask_ahead = settings.lease / 4)
+fn asking_ahead() -> TestRouter {
+    TestRouter::with(|settings| settings.ask_ahead = settings.lease / 4)
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct Mutation {
 
 const PARTITION: &str = "crates/core/src/router/partition/mod.rs";
 const DELIVERIES: &str = "crates/core/src/router/partition/deliveries.rs";
-const ERRANDS: &str = "crates/core/src/router/partition/rerouting.rs";
+const REROUTING: &str = "crates/core/src/router/partition/rerouting.rs";
 const EXPECTED: &str = "crates/core/src/router/partition/expected.rs";
 const INSTANCES: &str = "crates/core/src/router/partition/instances.rs";
 const CROWDING: &str = "crates/core/src/router/partition/crowding.rs";
