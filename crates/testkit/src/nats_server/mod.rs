@@ -190,10 +190,10 @@ impl NatsServer {
     }
 
     async fn terminate(&mut self) -> io::Result<()> {
-        if let (Some(pid), Some(running)) = (self.pid(), &mut self.running) {
-            if signal(pid, "TERM") {
-                let _ = timeout(STOP_DEADLINE, running.child.wait()).await;
-            }
+        if let (Some(pid), Some(running)) = (self.pid(), &mut self.running)
+            && signal(pid, "TERM")
+        {
+            let _ = timeout(STOP_DEADLINE, running.child.wait()).await;
         }
         self.kill().await
     }
