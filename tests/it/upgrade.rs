@@ -88,8 +88,11 @@ async fn parked_earlier(world: &World, id: &str, user: &str) {
 
 /// Schedules a reminder as the earlier version did: without the user in the subject, nor the place among the headers.
 async fn scheduled_earlier(world: &World, id: &str, user: &str, at: String) {
-    let set =
-        json!({ "id": "s", "reminders": [with(reminder(id, user), json!({ "deliver_at": at }))] });
+    let finished = with(
+        reminder(id, user),
+        json!({ "source": "billing", "deliver_at": at }),
+    );
+    let set = json!({ "id": "s", "reminders": [finished] });
     let headers = [
         ("Nats-Schedule", format!("@at {at}")),
         ("Nats-Schedule-Target", "bellhop.due.billing".to_owned()),

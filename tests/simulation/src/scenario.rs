@@ -220,7 +220,7 @@ fn draw_settings(rng: &mut Rng) -> Settings {
     let lease = Duration::from_millis(pick(rng, &[0, 300, 5_000]));
     Settings {
         lease,
-        ask_ahead: lease / pick(rng, &[4, 1_000_000_000]),
+        ask_ahead: lease / 4 * rng.u32(0..=1),
         instance_backoff: (Duration::from_millis(100), Duration::from_secs(2)),
         busy_backoff: (Duration::from_millis(50), Duration::from_secs(1)),
         all_devices: rng.bool(),

@@ -45,7 +45,9 @@ impl Router {
     fn renew_after(&mut self, now: Now, after: Duration, user: UserKey, queue: InstanceKey) {
         let slot_ms = self.slot_ms();
         let at_ms = now.unix_ms.saturating_add(milliseconds(after));
-        let slot = at_ms.div_euclid(slot_ms);
+        // A short lease may be due within this slot, whose turn may be over.
+        let next = now.unix_ms.div_euclid(slot_ms).saturating_add(1);
+        let slot = at_ms.div_euclid(slot_ms).max(next);
         self.renewals
             .due
             .entry(slot)

@@ -92,3 +92,25 @@ fn partition_that_is_given_up_asks_nothing_ahead() {
     router.stop();
     assert_eq!(router.wait(60_000), NOTHING);
 }
+
+#[test]
+fn short_lease_is_renewed_once_a_slot() {
+    for lease in [1, 2, 3, 5, 7].map(Duration::from_millis) {
+        let mut router = TestRouter::with(|settings| {
+            (settings.lease, settings.ask_ahead) = (lease, lease / 4);
+        });
+        router.hold("alice", "app-1");
+        let said = router.wait(20);
+        assert!(said.len() <= 1, "{lease:?}: {said:?}");
+    }
+}
+
+#[test]
+fn lease_shorter_than_a_slot_is_not_renewed() {
+    let mut router = TestRouter::with(|settings| {
+        (settings.lease, settings.ask_ahead) =
+            (Duration::from_micros(1_900), Duration::from_nanos(5));
+    });
+    router.hold("alice", "app-1");
+    assert_eq!(router.wait(20), NOTHING);
+}
