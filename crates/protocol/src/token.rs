@@ -48,12 +48,17 @@ fn check(text: &str) -> Result<(), NameError> {
     }
 }
 
+/// Returns true if [`escape`] leaves a byte as it is.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
 /// Writes `text` as one subject token: every byte outside `A-Z a-z 0-9 _ -` becomes `=XX`.
 pub fn escape(text: &str) -> String {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut token = String::with_capacity(text.len());
     for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+        if is_plain(byte) {
             token.push(byte as char);
         } else {
             token.push('=');
@@ -70,6 +75,9 @@ pub fn escape(text: &str) -> String {
 /// # Errors
 /// [`NameError::NotEscaped`] with the token.
 pub fn unescape(token: &str) -> Result<String, NameError> {
+    if token.bytes().all(is_plain) {
+        return Ok(token.to_owned());
+    }
     let refuse = || NameError::NotEscaped(token.to_owned());
     let mut bytes = Vec::with_capacity(token.len());
     let mut rest = token.bytes();

@@ -47,7 +47,7 @@ pub struct JudgedSlice {
     /// Properties of all its reminders.
     pub common: Arc<Common>,
     /// What is added to each of its reminders that is forwarded as it was published.
-    pub added: Arc<str>,
+    pub added: Arc<[u8]>,
     /// Its new reminders, in the order of the set.
     pub reminders: Vec<Judged>,
     /// Those whose id was another reminder's within the window.
@@ -206,7 +206,7 @@ impl Planner<'_> {
         &self,
         mut reminder: Reminder,
         original: &Original,
-        added: &str,
+        added: &[u8],
     ) -> Result<(IndexEntry, Bytes), End> {
         let merges = self.merges && !reminder.is_single;
         let text = merges.then(|| reminder.text_hash());
@@ -274,7 +274,7 @@ struct Plan<'p> {
     planner: &'p Planner<'p>,
     origin: Origin,
     common: Arc<Common>,
-    added: Arc<str>,
+    added: Arc<[u8]>,
     originals: Vec<Original>,
     finished: Vec<(IndexEntry, Bytes)>,
     ended: Vec<Ended>,

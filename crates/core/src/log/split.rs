@@ -75,7 +75,7 @@ pub struct Slice {
     /// Properties of all its reminders.
     pub common: Arc<Common>,
     /// What is added to each of its reminders that is forwarded as it was published.
-    pub added: Arc<str>,
+    pub added: Arc<[u8]>,
     /// Under which `Nats-Msg-Id` it was published.
     pub message_id: Option<Arc<str>>,
     /// Its reminders are not repeats.
@@ -413,7 +413,7 @@ impl<'m> Sorted<'m> {
 struct Slicer {
     set: Arc<OfSet>,
     common: Arc<Common>,
-    added: Arc<str>,
+    added: Arc<[u8]>,
     message_id: Option<Arc<str>>,
     is_requeued: bool,
 }

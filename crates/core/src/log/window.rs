@@ -16,6 +16,7 @@ use std::time::Duration;
 use bellhop_protocol::reminder::Reminder;
 use bellhop_protocol::token::{Source, UserId};
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -201,16 +202,18 @@ impl Window {
                 stored_ms: *stored_ms,
                 content,
             };
-            let is_newer = self
-                .known
-                .get(&id)
-                .is_none_or(|other| other.order() < known.order());
-            // Two owners may have stored the same entries, and the one that was late stored them
-            // behind newer ones.
-            if is_newer {
-                self.known.insert(id, known);
-                self.by_age.push_back((id, known));
+            match self.known.entry(id) {
+                Entry::Vacant(place) => {
+                    place.insert(known);
+                }
+                // Two owners may have stored the same entries, and the one that was late stored
+                // them behind newer ones.
+                Entry::Occupied(other) if other.get().order() >= known.order() => continue,
+                Entry::Occupied(mut other) => {
+                    other.insert(known);
+                }
             }
+            self.by_age.push_back((id, known));
         }
         let is_over = |known: &Known| stored_ms.saturating_sub(known.stored_ms) >= self.length_ms;
         let mut early = 0;
@@ -220,11 +223,12 @@ impl Window {
                 break;
             }
             self.by_age.pop_front();
-            let is_last = self.known.get(&id) == Some(&oldest);
-            if is_last {
-                self.known.remove(&id);
+            if let Entry::Occupied(last) = self.known.entry(id)
+                && *last.get() == oldest
+            {
+                last.remove();
+                early += usize::from(!is_over);
             }
-            early += usize::from(is_last && !is_over);
         }
         early
     }

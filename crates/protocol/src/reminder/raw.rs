@@ -84,7 +84,7 @@ pub struct Lacking {
 impl Reminder {
     /// Returns the reminder's finished JSON. `published` are its bytes as they were published, which
     /// are forwarded if nothing about them changes; `of_set` is what [`of_set`] returns.
-    pub fn finish(&self, published: &[u8], of_set: &str) -> Vec<u8> {
+    pub fn finish(&self, published: &[u8], of_set: &[u8]) -> Vec<u8> {
         let Some(lacking) = self.lacking else {
             return self.to_json();
         };
@@ -92,7 +92,7 @@ impl Reminder {
         let mut json = Vec::with_capacity(published.len() + added);
         json.extend_from_slice(published.strip_suffix(b"}").unwrap_or(published));
         json.push(b',');
-        json.extend_from_slice(of_set.as_bytes());
+        json.extend_from_slice(of_set);
         if lacking.id {
             json.extend_from_slice(br#","id":"#);
             serde_json::to_writer(&mut json, &self.id).expect("a text is JSON");
@@ -113,11 +113,19 @@ const LACKING_BYTES: usize = 64;
 
 /// Returns the fields that each delivered reminder of a set has, as they are added to its published
 /// bytes.
-pub fn of_set(source: &Source, set: &str, published_at: Timestamp) -> String {
-    let json = |text: &str| serde_json::to_string(text).expect("a text is JSON");
-    let (source, set) = (json(source.as_str()), json(set));
-    format!(r#""source":{source},"set":{set},"published_at":"{published_at}""#)
+pub fn of_set(source: &Source, set: &str, published_at: Timestamp) -> Vec<u8> {
+    let mut json = Vec::with_capacity(OF_SET_BYTES + source.as_str().len() + set.len());
+    json.extend_from_slice(br#""source":"#);
+    serde_json::to_writer(&mut json, source.as_str()).expect("a text is JSON");
+    json.extend_from_slice(br#","set":"#);
+    serde_json::to_writer(&mut json, set).expect("a text is JSON");
+    json.extend_from_slice(br#","published_at":"#);
+    serde_json::to_writer(&mut json, &published_at).expect("a time is JSON");
+    json
 }
+
+/// Bytes of these fields beside both names, mostly.
+const OF_SET_BYTES: usize = 80;
 
 impl<'de> Deserialize<'de> for RawReminder<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
