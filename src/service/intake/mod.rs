@@ -210,7 +210,7 @@ impl Intake {
                     (part.sequence, part.stored_ms, part.source_token.clone());
                 let after = part.after(before);
                 let taken = self.log.take_in(part, before);
-                self.log.progress.read(after);
+                self.log.read(after);
                 self.context.metrics.ids_forgotten(taken.forgotten);
                 let mut in_work = InWork {
                     pending: 0,
@@ -266,7 +266,7 @@ impl Intake {
             }
             Some(LogItem::Read(upto)) => {
                 self.read = self.read.max(upto.sequence);
-                self.log.progress.read(upto);
+                self.log.read(upto);
             }
             Some(LogItem::Slice(..)) => {} // It is for another subscriber.
             None => {

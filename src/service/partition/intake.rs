@@ -95,7 +95,7 @@ impl Worker {
                 Ok(())
             }
             Some(LogItem::Read(upto)) => {
-                self.log.progress.read(upto);
+                self.log.read(upto);
                 Ok(())
             }
             Some(LogItem::OfSet(..)) => Ok(()), // It is for another subscriber.

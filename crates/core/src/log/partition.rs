@@ -62,6 +62,7 @@ pub struct PartitionLog {
     /// The work in progress, and so the position.
     pub progress: Progress,
     window: Window,
+    /// Names that sets above the position may have.
     done: AllDone,
     parked: HashSet<Done>,
     queue: FairQueue<Source, JudgedSlice>,
@@ -86,6 +87,14 @@ impl PartitionLog {
             parked,
             queue: FairQueue::new(),
             queued_bytes: 0,
+        }
+    }
+
+    /// The log was read up to here, and everything of it that is the partition's was taken in.
+    pub fn read(&mut self, upto: Mark) {
+        self.progress.read(upto);
+        if self.progress.is_past_recorded() {
+            self.done = AllDone::new(); // A long outage can leave very many.
         }
     }
 
@@ -160,7 +169,7 @@ impl PartitionLog {
             forgotten = self.window.note(&entries);
             self.progress.note(entries);
         }
-        self.progress.read(before);
+        self.read(before);
         if judged.is_empty() {
             // The reader says in time that the set is passed.
             return TakenIn {
@@ -215,11 +224,6 @@ impl PartitionLog {
         self.progress.grow(sequence, planned.parts());
         self.progress.settle(sequence, 1);
         Some(Next { planned, bytes })
-    }
-
-    /// Returns true if an earlier owner recorded this reminder of a mailbox.
-    pub fn is_done(&self, parked: Done) -> bool {
-        self.done.contains(&parked)
     }
 
     /// Returns how many bytes wait to be planned.
@@ -412,6 +416,34 @@ mod tests {
             (mark(6), 20)
         );
         assert!(log.done.is_empty());
+    }
+
+    #[test]
+    fn names_below_the_read_mark_are_forgotten() {
+        let parked = Done::Parked {
+            sequence: 1,
+            stored_ms: 1,
+        };
+        let recorded = [published(3, 0), published(5, 0), published(5, 1), parked];
+        let mut log = PartitionLog::new(found(mark(4), &[], &recorded));
+        log.read(mark(4));
+        assert_eq!(log.done.len(), 4);
+        assert_eq!(take_in(&mut log, 5, &reminder("a", "c")).new, 0);
+        log.read(mark(5));
+        assert!(log.done.is_empty());
+    }
+
+    #[test]
+    fn names_stay_where_the_servers_clock_stepped_back() {
+        let early = Done::Published {
+            set: 6,
+            stored_ms: 4_500,
+            place: 0,
+        };
+        let mut log = PartitionLog::new(found(mark(4), &[], &[published(5, 0), early]));
+        log.read(mark(5));
+        let again = log.take_in(slice(6, 4_500, &reminder("a", "c")), mark(5));
+        assert_eq!(again.new, 0);
     }
 
     #[test]

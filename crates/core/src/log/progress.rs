@@ -45,6 +45,8 @@ pub struct Progress {
     base: (Mark, u64),
     /// Up to here earlier owners recorded something.
     recorded: Option<Mark>,
+    /// The highest sequence and the latest time of all that they recorded: a clock may step.
+    last_recorded: Mark,
     /// Everything up to here was taken in.
     read: Mark,
     open: BTreeMap<u64, Open>,
@@ -75,14 +77,15 @@ impl Progress {
             Done::Parked { .. } => None,
         };
         let is_above = |mark: &Mark| !settled.covers(mark.sequence, mark.stored_ms);
-        let recorded = done
-            .into_iter()
-            .filter_map(mark)
-            .filter(is_above)
-            .max_by_key(order);
+        let above: Vec<Mark> = done.into_iter().filter_map(mark).filter(is_above).collect();
+        let last = above.iter().fold(settled, |last, mark| Mark {
+            sequence: last.sequence.max(mark.sequence),
+            stored_ms: last.stored_ms.max(mark.stored_ms),
+        });
         Self {
             base: (settled, outcomes),
-            recorded,
+            recorded: above.into_iter().max_by_key(order),
+            last_recorded: last,
             read: settled,
             open,
             last_outcome: outcomes,
@@ -132,6 +135,16 @@ impl Progress {
             self.open.remove(&sequence);
             self.release(hold);
         }
+    }
+
+    /// Returns true if everything was read that earlier owners recorded: none of their names comes
+    /// again.
+    pub fn is_past_recorded(&self) -> bool {
+        let Mark {
+            sequence,
+            stored_ms,
+        } = self.last_recorded;
+        self.read.covers(sequence, stored_ms)
     }
 
     /// The stream of outcomes has come so far.

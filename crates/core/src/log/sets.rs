@@ -44,6 +44,14 @@ impl SetsLog {
         }
     }
 
+    /// The log was read up to here, and everything of it that belongs to sets was taken in.
+    pub fn read(&mut self, upto: Mark) {
+        self.progress.read(upto);
+        if self.progress.is_past_recorded() {
+            self.done = AllDone::new(); // A long outage can leave very many.
+        }
+    }
+
     /// Takes in what belongs to a set. `before` is the place in the log just before the set. Sets
     /// come in the order of the log.
     pub fn take_in(&mut self, of_set: OfSetItself, before: Mark) -> TakenIn {
@@ -55,7 +63,7 @@ impl SetsLog {
             work,
             source_token,
         } = of_set;
-        self.progress.read(before);
+        self.read(before);
         let mut entries = Entries {
             sequence,
             stored_ms,
