@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{During, Nats, NatsError};
+use crate::wire::header_block;
 
 /// A message as its stream holds it.
 #[derive(Debug)]
@@ -134,27 +135,13 @@ impl RawMessage {
     }
 }
 
-/// Parses a block of headers by the library's own rules for names and values, which here return an
-/// error.
+/// Returns a block's headers, if the library's own rules for names and values take them, too.
 fn parse(block: &[u8]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
-    if block.is_empty() {
-        return Some(headers);
-    }
-    let mut lines = std::str::from_utf8(block).ok()?.lines();
-    // A status behind the version is for the server's own messages.
-    if lines.next()?.trim_end() != "NATS/1.0" {
-        return None;
-    }
-    for line in lines.filter(|line| !line.is_empty()) {
-        if line.starts_with(char::is_whitespace) {
-            HeaderValue::from_str(line).ok()?; // It continues a value that is not used here.
-            continue;
-        }
-        let (name, value) = line.split_once(':')?;
+    for (name, value) in header_block::parse(block)? {
         headers.append(
             HeaderName::from_str(name).ok()?,
-            HeaderValue::from_str(value.trim()).ok()?,
+            HeaderValue::from_str(value).ok()?,
         );
     }
     Some(headers)

@@ -10,6 +10,7 @@ pub mod associates;
 pub mod cloud_event;
 pub mod deletion;
 pub mod erased;
+pub mod header_block;
 pub mod member;
 pub mod query;
 pub mod route;
