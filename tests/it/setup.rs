@@ -791,6 +791,20 @@ async fn every_stream_has_a_share_of_the_storage() {
     }
 }
 
+/// nats-server remembers every id for so long. Only business systems repeat after minutes.
+#[tokio::test]
+async fn own_streams_have_short_duplicate_windows() {
+    let world = World::without_members("", &[("idempotency.window", "1d")]).await;
+    world
+        .run(&["setup", "--set", "idempotency.window=1d"])
+        .await
+        .succeeded();
+    for name in STREAMS {
+        let window = world.stream(name).await.config.duplicate_window;
+        assert!(window <= Duration::from_secs(120), "{name}: {window:?}");
+    }
+}
+
 #[tokio::test]
 async fn small_server_gets_smaller_limits() {
     let world = World::without_members("jetstream { max_file_store: 300MB }", &[]).await;

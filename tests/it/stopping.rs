@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 
-use crate::harness::{LATER, Member, Reply, World, numbers, reminder};
+use crate::harness::{LATER, Member, Proxy, Reply, World, numbers, reminder};
 
 /// A message whose acknowledgement was lost with the server comes again after this, and only then
 /// is all settled.
@@ -100,6 +100,68 @@ async fn recorded_reminders_are_not_repeated_without_a_position() {
     world.taken(&["c-1"]).await;
     world.settle().await;
     assert_eq!(world.takes().len(), 4);
+}
+
+/// What was recorded is known after a crash, however much was recorded behind it.
+#[tokio::test]
+async fn early_outcomes_of_an_open_set_are_known() {
+    const LATER_ONES: usize = 2_000;
+    let world = World::start(&[("delivery.timeout", "60s"), ("members.grace", "0s")]).await;
+    world.app("app-1", &["alice", "dora"]).await;
+    let silent = world.app("app-2", &["bob"]).await;
+    silent.on_delivery(|_| Reply::silence());
+    let set = [
+        reminder("a-1", "alice"),
+        reminder("b-1", "bob"),
+        reminder("c-1", "carol"),
+    ];
+    world.publish("billing", set).await;
+    world.became("billing", "a-1", "delivered").await;
+    world.became("billing", "c-1", "parked").await;
+    let behind = numbers(0..LATER_ONES);
+    for part in behind.chunks(100) {
+        let set = part.iter().map(|id| reminder(id, "dora"));
+        world.publish("claims", set).await;
+    }
+    world.all_became("claims", &behind, "delivered").await;
+    world.member().kill();
+    silent.recover();
+    world.serve().await;
+    world.taken(&["b-1"]).await;
+    world.settle().await;
+    assert_eq!(world.repeats(), []);
+}
+
+/// A batch of outcomes whose acknowledgement is lost is sent again, and nothing overtakes it.
+#[tokio::test]
+async fn outcomes_keep_their_order_without_connections() {
+    let world = World::without_members("", &[]).await;
+    let proxy = Proxy::before(&world).await;
+    world.serve_at(&proxy.url, "member-1").await;
+    let app = world.app("app-1", &[]).await;
+    let mut ids = Vec::new();
+    for round in 0..6 {
+        let users: Vec<String> = (0..40).map(|number| format!("{round}-{number}")).collect();
+        let set = users.iter().map(|user| reminder(user, user)).collect();
+        world.publish_surely("billing", set).await;
+        proxy.cut_all();
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        app.connect(&users).await;
+        proxy.cut_all();
+        ids.extend(users.iter().map(|id| (*id).to_owned()));
+    }
+    world.all_became("billing", &ids, "delivered").await;
+    world.settle().await;
+    let mut ended = BTreeSet::new();
+    let outcomes = world.outcomes.all().await;
+    for one in &outcomes {
+        assert!(!ended.contains(&one.id), "{one:?} is behind its end");
+        if one.is_final() {
+            ended.insert(one.id.clone());
+        }
+    }
+    let parked = outcomes.iter().filter(|one| one.outcome == "parked");
+    assert!(parked.count() > 0, "some have two outcomes");
 }
 
 /// "Every reminder of every acknowledged set gets exactly one final outcome in the end", after a
