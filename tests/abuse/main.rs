@@ -43,6 +43,7 @@ mod instance;
 mod mailboxes;
 mod memory;
 mod source;
+mod start;
 mod world;
 
 /// The number of reminders, and of users, of the full size.

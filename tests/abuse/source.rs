@@ -1,5 +1,7 @@
 //! A source that floods.
 
+use bellhop::config::Config;
+
 use crate::memory;
 use crate::size;
 use crate::world::{World, names};
@@ -20,17 +22,8 @@ async fn a_source_that_floods_slows_no_other_source() {
                 .await;
             sent.cancelled().await;
             let (_, last) = world.log_range().await.expect("JetStream answers");
-            // The others' sets follow all the time.
-            world
-                .within("the flood is through", async |world| {
-                    match world.log_range().await? {
-                        (first, _) if first > last => Ok(()),
-                        (first, _) => Err(format!("the log begins at {first}, before {last}")),
-                    }
-                })
-                .await;
-            // Where the machine is so busy that answers are late, some take the way through the
-            // mailbox.
+            world.has_passed(last).await;
+            // Where the machine is so busy that answers are late, some take the way through the mailbox.
             world.has_parked(0).await;
         })
         .await;
@@ -43,7 +36,42 @@ async fn a_source_that_floods_slows_no_other_source() {
     assert!(verdict.wrong.is_empty(), "{verdict}");
 }
 
+/// A small set can become much in memory: each of its reminders is refused on its own, or known as a
+/// mistake of the whole set.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sets_of_empty_reminders_take_little_memory() {
+    const REMINDERS: usize = 10_000;
+    const BOUND: usize = 150 << 20;
+    let mut world = World::start(&[], &[]).await;
+    let set = format!(r#"{{"reminders":[{}{{}}]}}"#, "{},".repeat(REMINDERS - 1));
+    let sets = Config::default().intake.max_bytes_in_flight / set.len();
+    let abuse = world
+        .abuse(async |world| {
+            let all = vec![("bellhop.sets.empty".to_owned(), set); sets];
+            world.store_all(all).await;
+            let (_, last) = world.log_range().await.expect("JetStream answers");
+            world.has_passed(last).await;
+        })
+        .await;
+    world.quiet().await;
+    let abuses = vec![(format!("{sets} sets of {REMINDERS} empty reminders"), abuse)];
+    let (_, verdict) = world.judge(abuses, BOUND).await;
+    assert!(verdict.wrong.is_empty(), "{verdict}");
+}
+
 impl World {
+    /// Waits until everything up to this sequence of the log is settled. The others' sets follow all
+    /// the time.
+    async fn has_passed(&self, last: u64) {
+        self.within("the flood is through", async |world| {
+            match world.log_range().await? {
+                (first, _) if first > last => Ok(()),
+                (first, _) => Err(format!("the log begins at {first}, before {last}")),
+            }
+        })
+        .await;
+    }
+
     /// Returns the first and the last sequence of the log.
     async fn log_range(&self) -> Result<(u64, u64), String> {
         let log = self.installation.jetstream.get_stream("BELLHOP_LOG").await;

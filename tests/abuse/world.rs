@@ -1,11 +1,12 @@
 //! Everything that runs: a nats-server, a member, one app server for whom the abuse concerns, and
 //! one for the others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_nats::Client;
 use bellhop_testkit::nats_server::{NatsServer, Options};
+use futures_util::{StreamExt, stream};
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
@@ -29,6 +30,8 @@ const OTHERS: usize = 64;
 const TRICKLE_EVERY: Duration = Duration::from_millis(20);
 /// Maximum time for everything, at the full size on a loaded machine.
 const LIMIT: Duration = Duration::from_secs(600);
+/// Messages that are being stored at a time.
+const STORES_IN_FLIGHT: usize = 256;
 /// A quiet time.
 const QUIET: Duration = Duration::from_millis(1_500);
 
@@ -68,6 +71,17 @@ pub(crate) struct World {
 pub(crate) struct Abuse {
     span: (Micros, Micros),
     peak_bytes: usize,
+    is_apart: bool,
+}
+
+impl Abuse {
+    /// The others have no queue in common with the abuser, so none of them may wait.
+    pub(crate) fn apart(self) -> Self {
+        Self {
+            is_apart: true,
+            ..self
+        }
+    }
 }
 
 /// These names with a number each.
@@ -155,6 +169,23 @@ impl World {
         .await;
     }
 
+    /// This test's own directory.
+    pub(crate) fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Stores these bodies under their subjects, as fast as JetStream takes them.
+    pub(crate) async fn store_all(&self, messages: impl IntoIterator<Item = (String, String)>) {
+        let jetstream = &self.installation.jetstream;
+        let store = |(subject, body): (String, String)| async move {
+            let sent = jetstream.publish(subject, body.into()).await;
+            sent.expect("NATS is there").await.expect("it is stored");
+        };
+        stream::iter(messages)
+            .for_each_concurrent(STORES_IN_FLIGHT, store)
+            .await;
+    }
+
     /// Returns the directory of all logs.
     pub(crate) fn logs(&self) -> PathBuf {
         self.dir.path().join("logs")
@@ -217,6 +248,7 @@ impl World {
         Abuse {
             span: (began, now()),
             peak_bytes: memory::peak(self.member.pid()),
+            is_apart: false,
         }
     }
 
@@ -297,15 +329,14 @@ impl World {
             );
         }
         let quiet_bytes = self.quiet_bytes;
-        let figures = abuses
-            .into_iter()
-            .map(|(scenario, Abuse { span, peak_bytes })| Figures {
-                scenario,
-                lasted_ms: millis(span.1 - span.0),
-                memory: [quiet_bytes, peak_bytes, quiet_bytes + bound],
-                quiet: Latencies::of(&history, &self.quiet),
-                abuse: Latencies::of(&history, &[span]),
-            });
+        let figures = abuses.into_iter().map(|(scenario, abuse)| Figures {
+            scenario,
+            lasted_ms: millis(abuse.span.1 - abuse.span.0),
+            memory: [quiet_bytes, abuse.peak_bytes, quiet_bytes + bound],
+            is_apart: abuse.is_apart,
+            quiet: Latencies::of(&history, &self.quiet),
+            abuse: Latencies::of(&history, &[abuse.span]),
+        });
         let figures: Vec<Figures> = figures.collect();
         figures.iter().for_each(|figures| eprintln!("{figures}"));
         let wrong: Vec<String> = figures.iter().filter_map(Figures::wrong).collect();

@@ -48,7 +48,12 @@ pub(crate) enum Mood {
     Garbled,
     /// Everything is refused as `not_connected`.
     Estranged,
+    /// There is no answer to a request with a reminder for [`UNREADABLE`]. All others are taken.
+    Unreadable,
 }
+
+/// The user whose reminders an app server in the mood `Unreadable` cannot read.
+pub(crate) const UNREADABLE: &str = "user-0";
 
 /// The state for answers to deliveries.
 struct State {
@@ -154,7 +159,15 @@ impl State {
         match self.mood {
             Mood::Hung => return Reply::silence(),
             Mood::Garbled => return Reply::say("\"what?\""),
-            Mood::Moody | Mood::Well | Mood::Slow | Mood::Busy | Mood::Estranged => {}
+            Mood::Unreadable if batch.iter().any(|one| one["user"] == UNREADABLE) => {
+                return Reply::silence();
+            }
+            Mood::Moody
+            | Mood::Well
+            | Mood::Slow
+            | Mood::Busy
+            | Mood::Estranged
+            | Mood::Unreadable => {}
         }
         let is_busy = self.mood == Mood::Busy
             || self.mood == Mood::Moody && fastrand::u32(0..BUSY_ONE_IN) == 0;
