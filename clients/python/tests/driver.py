@@ -101,15 +101,15 @@ class Driver:
         publishing = [await self.publisher.enqueue(**reminder) for reminder in reminders]
         return {"ids": [(await one).id for one in publishing]}
 
-    async def cancel(self, ids: list[str]) -> None:
+    async def cancel(self, ids: list[str], **whose: str) -> None:
         assert self.publisher
-        await self.publisher.cancel(*ids)
+        await self.publisher.cancel(*ids, **whose)
 
     async def history(self, **filters: Any) -> Any:
         return await self.queries.history(**filters)
 
-    async def why(self, source: str, id: str) -> Any:
-        return await self.queries.why(source, id)
+    async def why(self, source: str, id: str, **whose: str) -> Any:
+        return await self.queries.why(source, id, **whose)
 
     async def mailbox(self, user: str, **how: Any) -> Any:
         return await self.queries.mailbox(user, **how)

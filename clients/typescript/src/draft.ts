@@ -3,6 +3,9 @@ import { byteLength, isTorn, problemOf } from "./names.js";
 import type { PublishedReminder, RejectCode } from "./protocol.js";
 
 const MAX_ID_BYTES = 256;
+/** Bellhop puts the moment behind the id of a recurring reminder, within the bound of all ids. */
+const MAX_RECURRING_ID_BYTES = 235;
+const CRON_FIELDS = 5;
 const MAX_TITLE_BYTES = 1 << 10;
 const MAX_CONTENT_BYTES = 64 << 10;
 const MAX_REMINDER_BYTES = 256 << 10;
@@ -45,6 +48,7 @@ export function toJson({ dataJson, ...draft }: Draft & { id: string }): string {
     refuse("invalid_priority", "the priority", `must be one of ${PRIORITIES.join(", ")}`);
   }
   checkTimes(draft);
+  checkRepeat(draft);
   const data = dataJson === undefined ? draft.data : (JSON.parse(dataJson) as unknown);
   if (data !== undefined) refuse("invalid_data", "the data", problemOfData(data, 1));
   const json = JSON.stringify(draft);
@@ -76,6 +80,17 @@ function checkTimes({ deliver_at, expires_at }: Draft): void {
   if (due > LATEST) refuse("invalid_deliver_at", "deliver_at", "is after 2262-01-01");
   if (end !== undefined && due >= end) {
     refuse("invalid_deliver_at", "deliver_at", "is not before expires_at");
+  }
+}
+
+/** Checks a recurring reminder as far as it can: Bellhop alone reads cron patterns. */
+function checkRepeat({ repeat, id }: Draft & { id: string }): void {
+  if (repeat === undefined) return;
+  if (typeof repeat?.cron !== "string" || repeat.cron.trim().split(/\s+/).length !== CRON_FIELDS) {
+    refuse("invalid_repeat", "repeat", `has no cron of ${CRON_FIELDS} fields`);
+  }
+  if (byteLength(id) > MAX_RECURRING_ID_BYTES) {
+    refuse("invalid_repeat", "the id", `has more than ${MAX_RECURRING_ID_BYTES} bytes`);
   }
 }
 

@@ -3,6 +3,7 @@ import { nuid, type NatsConnection } from "@nats-io/nats-core";
 import { checkId, toJson, type Draft } from "./draft.js";
 import { BellhopError, textOf } from "./errors.js";
 import { token } from "./names.js";
+import type { Cancellation } from "./protocol.js";
 
 /** The protocol's limit for the entries of a set, and the bytes of its message besides them, headers included. */
 const MAX_ENTRIES = 10_000;
@@ -146,18 +147,21 @@ export class Publisher {
   }
 
   /**
-   * Cancels scheduled reminders: those with a `deliver_at` that has not come yet. Their outcome is `cancelled`. One that is due
-   * already, or was never scheduled, is left alone, and there is no outcome.
+   * Cancels scheduled reminders: those with a `deliver_at` that has not come yet, and recurring ones. Their outcome is
+   * `cancelled`. One that is due already, or was never scheduled, is left alone, and there is no outcome.
    *
    * It goes out in order with what is published: a reminder that is published later under the same id is not cancelled.
    *
+   * @param user whose reminders; without it those of all users are cancelled
    * @returns when JetStream has stored the cancellation
    * @throws {@link BellhopError} of the kind `invalid` if no reminder can have this id, `unconfirmed` or `closed`
    */
-  async cancel(ids: string | Iterable<string>): Promise<void> {
+  async cancel(ids: string | Iterable<string>, user?: string): Promise<void> {
     const list = typeof ids === "string" ? [ids] : [...ids];
     for (const id of list) checkId(id, "invalid_cancel");
-    const take = (id: string) => this.#take("cancel", 0, JSON.stringify(id));
+    if (user !== undefined) token("user", user);
+    const entry = (id: string): Cancellation => (user === undefined ? id : { id, user });
+    const take = (id: string) => this.#take("cancel", 0, JSON.stringify(entry(id)));
     const taken = await Promise.all(list.map(take));
     await Promise.all(taken.map(({ promise }) => promise));
   }

@@ -57,10 +57,11 @@ export class Queries {
   /**
    * Returns a reminder, and all its outcomes.
    *
+   * @param user whose reminder; without it the one that was published last under this id
    * @throws {@link BellhopError} of the kind `not_found` if there is no such reminder
    */
-  why(source: string, id: string): Promise<WhyAnswer> {
-    return this.#ask("why", { source, id });
+  why(source: string, id: string, user?: string): Promise<WhyAnswer> {
+    return this.#ask("why", { source, id, user });
   }
 
   /** Returns what waits for a user: how many, and up to `limit` of them (100), the oldest first. */

@@ -64,16 +64,17 @@ const commands = {
     await app.drain();
     await app.ended;
   },
-  publisher({ source, give_up_after }) {
-    publisher = new Publisher(nc, source, given({ giveUpAfter: milliseconds(give_up_after) }));
+  publisher({ source, give_up_after, max_reminders }) {
+    const options = { giveUpAfter: milliseconds(give_up_after), maxReminders: max_reminders };
+    publisher = new Publisher(nc, source, given(options));
   },
   async publish(_, line) {
     const receipts = await Promise.all(drafts(line).map((draft) => publisher.publish(draft)));
     return { ids: receipts.map(({ id }) => id) };
   },
-  cancel: ({ ids }) => publisher.cancel(ids),
+  cancel: ({ ids, user }) => publisher.cancel(ids, user),
   history: (query) => queries.history(query),
-  why: ({ source, id }) => queries.why(source, id),
+  why: ({ source, id, user }) => queries.why(source, id, user),
   mailbox: ({ user, limit }) => queries.mailbox(user, limit),
   erase: ({ user }) => queries.erase(user),
 };

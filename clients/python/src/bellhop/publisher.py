@@ -14,7 +14,7 @@ import logging
 import random
 import secrets
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from types import TracebackType
@@ -25,13 +25,16 @@ from .connection import Connection, Servers
 from .errors import BellhopError, ClosedError, InvalidError, UnavailableError, UnconfirmedError
 from .names import MAX_ID_BYTES, check, escape, size
 from .routes import acknowledged
-from .wire import Priority, PublishedReminder
+from .wire import Priority, PublishedReminder, Repeat
 
 logger = logging.getLogger("bellhop")
 
 MAX_REMINDERS = 10_000
 """The most reminders of one set, and the most cancelled ones."""
 MAX_TITLE_BYTES, MAX_CONTENT_BYTES, MAX_TAGS = 1 << 10, 64 << 10, 16
+MAX_RECURRING_ID_BYTES = 235
+"""Bellhop puts the moment behind it, within the bound of all ids."""
+CRON_FIELDS = 5
 MAX_REMINDER_BYTES = 256 << 10
 """A reminder must fit into one delivery."""
 FRAME_BYTES = 4 << 10
@@ -183,8 +186,10 @@ class Publisher:
         tags: Iterable[str] = (),
         priority: Priority = "normal",
         deliver_at: datetime | str | None = None,
+        repeat: Repeat | None = None,
         expires_at: datetime | str | None = None,
         reroute: bool = True,
+        merge: bool = True,
         data: Any = None,
     ) -> Receipt:
         """Publishes a reminder, and returns when JetStream has stored it.
@@ -199,8 +204,12 @@ class Publisher:
             tags: Topics, up to 16. They select the rules.
             priority: The urgency.
             deliver_at: The earliest delivery: a time with a zone, or text as in RFC 3339.
+            repeat: When it repeats: `{"cron": "55 8 * * MON-FRI", "zone": "Asia/Shanghai"}`. Each
+                occurrence is a reminder of its own. Give it an id of at most 235 bytes, to replace
+                or cancel it later.
             expires_at: The latest delivery.
             reroute: Whether the user's associates may receive it while the user is away.
+            merge: Whether it may become one with reminders of the same user and text.
             data: Any JSON for the app server, `None` for none. The whole reminder must fit into 256
                 KiB.
 
@@ -217,8 +226,10 @@ class Publisher:
             tags=tags,
             priority=priority,
             deliver_at=deliver_at,
+            repeat=repeat,
             expires_at=expires_at,
             reroute=reroute,
+            merge=merge,
             data=data,
         )
         return await publishing
@@ -233,8 +244,10 @@ class Publisher:
         tags: Iterable[str] = (),
         priority: Priority = "normal",
         deliver_at: datetime | str | None = None,
+        repeat: Repeat | None = None,
         expires_at: datetime | str | None = None,
         reroute: bool = True,
+        merge: bool = True,
         data: Any = None,
     ) -> Publishing:
         """Takes a reminder when there is room, and returns before it is stored.
@@ -247,6 +260,10 @@ class Publisher:
         for name, time in ("deliver_at", deliver_at), ("expires_at", expires_at):
             if time is not None:
                 reminder[name] = _time(name, time)  # type: ignore[literal-required]
+        if repeat is not None:
+            reminder["repeat"] = _checked(repeat, id)
+        if not merge:
+            reminder["merge"] = False
         if data is not None:
             reminder["data"] = data
         waiting = _Waiting(_encoded(reminder), Publishing(id))
@@ -265,16 +282,20 @@ class Publisher:
                 self._workers[number] = asyncio.create_task(self._work(number))
         return waiting.publishing
 
-    async def cancel(self, *ids: str) -> None:
-        """Cancels scheduled reminders, and returns when JetStream has stored that.
+    async def cancel(self, *ids: str, user: str | None = None) -> None:
+        """Cancels scheduled and recurring reminders, and returns when JetStream has stored that.
 
         The outcome of each is `cancelled`. One that is due already, or was never scheduled, is left
         alone, and there is no outcome. It goes out in order with what is published: after what was
         taken before, and before what is taken later. So a reminder that is published later under
         the same id is not cancelled.
 
+        Args:
+            ids: The ids of the reminders.
+            user: Whose reminders; without it those of all users are cancelled.
+
         Raises:
-            InvalidError: No reminder can have such an id.
+            InvalidError: No reminder can have such an id, or no user such a name.
             UnconfirmedError: JetStream did not acknowledge it in time. It may be stored.
             ClosedError: The publisher was closed.
         """
@@ -283,12 +304,16 @@ class Publisher:
                 check("id", id, MAX_ID_BYTES)
             except InvalidError as error:
                 raise InvalidError(str(error), "invalid_cancel") from None
+        entries: Sequence[str | dict[str, str]] = ids
+        if user is not None:
+            check("user", user)
+            entries = [{"id": id, "user": user} for id in ids]
         async with self._gate:
             await self._idle()
             if self._is_closed:
                 raise ClosedError("the publisher was closed; start another one")
-            for start in range(0, len(ids), MAX_REMINDERS):
-                body = _encode({"cancel": ids[start : start + MAX_REMINDERS]}).encode()
+            for start in range(0, len(entries), MAX_REMINDERS):
+                body = _encode({"cancel": entries[start : start + MAX_REMINDERS]}).encode()
                 # Cancelling the same reminder again is another set, though its text is the same.
                 await self._store(secrets.token_hex(16), body)
 
@@ -395,6 +420,17 @@ def _reminder(
     if not reroute:
         reminder["reroute"] = False
     return reminder
+
+
+def _checked(repeat: Repeat, id: str) -> Repeat:
+    # Bellhop reads the pattern itself: there is one reader of it, so that all agree.
+    if not isinstance(repeat, dict) or len(str(repeat.get("cron", "")).split()) != CRON_FIELDS:
+        problem = f"repeat {repeat!r:.80} has no `cron` of {CRON_FIELDS} fields"
+        raise InvalidError(problem, "invalid_repeat")
+    if size(id) > MAX_RECURRING_ID_BYTES:
+        problem = f"the id of a recurring reminder has more than {MAX_RECURRING_ID_BYTES} bytes"
+        raise InvalidError(problem, "invalid_repeat")
+    return repeat
 
 
 def _time(name: str, time: datetime | str) -> str:

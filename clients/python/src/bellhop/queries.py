@@ -116,13 +116,18 @@ class Queries:
                 return
             filters["cursor"] = page["cursor"]
 
-    async def why(self, source: str, id: str) -> WhyAnswer:
+    async def why(self, source: str, id: str, *, user: str | None = None) -> WhyAnswer:
         """Returns a reminder and all its outcomes, the oldest first.
+
+        Args:
+            source: The business system.
+            id: The id within the source.
+            user: Whose reminder; without it the one that was published last under this id.
 
         Raises:
             NotFoundError: Bellhop knows of no such reminder.
         """
-        return cast(WhyAnswer, await self._ask("why", {"source": source, "id": id}))
+        return cast(WhyAnswer, await self._ask("why", {"source": source, "id": id, "user": user}))
 
     async def mailbox(self, user: str, *, limit: int | None = None) -> MailboxAnswer:
         """Returns what waits for a user: how many, since when, and the first of them.
