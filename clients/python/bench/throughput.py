@@ -4,9 +4,10 @@
     throughput.py [--reminders N] [--least PERCENT]
 
 Each receiver is a process of its own. The bare one does the least that an app server can do: it
-reads the JSON of each request and answers `{}`. This process sends the same requests to one after
-the other, several rounds, with up to 64 requests unanswered. The app server's application accepts
-each reminder by itself (`deliveries`), or each request at once (`batches`).
+reads the JSON of each request, shows each reminder, and answers `{}`. It checks nothing: not who is
+connected, not what was shown before, not how much waits. The app server's application shows the
+same, and accepts each reminder by itself (`deliveries`), or each request at once (`batches`). This
+process sends the same requests to one after the other, several rounds, with up to 64 unanswered.
 
 A receiver is one thread that a faster sender would keep busy, so its rate is what it takes in a
 second of processor time. That does not depend on what else the machine does.
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -31,6 +33,15 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "clients/behaviour"))
 UNANSWERED = 64  # what a few members of an installation have under way
 USERS = [f"user-{number}" for number in range(1_000)]
+
+
+shown = 0
+
+
+def show(reminder: Any) -> None:
+    """Does what an application does with a reminder, as little as it may be."""
+    global shown
+    shown += len(reminder["content"])
 
 
 def delivery(first: int, count: int) -> bytes:
@@ -67,7 +78,8 @@ async def bare(url: str) -> None:
     client = await nats.connect(url)
 
     async def accept(msg: Msg) -> None:
-        json.loads(msg.data)
+        for reminder in json.loads(msg.data)["reminders"]:
+            show(reminder)
         await msg.respond(b"{}")
 
     await client.subscribe("bellhop.app.bare.deliver", cb=accept)
@@ -83,8 +95,11 @@ async def app_server(url: str, how: str) -> None:
         await report(connection.client, how)
         if how == "batches":
             async for batch in app.batches():
+                for reminder in batch.reminders:
+                    show(reminder)
                 batch.accept()
         async for delivery in app:
+            show(delivery.reminder)
             delivery.accept()
 
 

@@ -6,9 +6,9 @@ import json
 import random
 import unittest
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
-from bellhop.pending import ACCEPTED, DECIDED, TAKEN, Pending, Request, UnreadableError
+from bellhop.pending import KEPT, TAKEN, Pending, Request, UnreadableError
 
 USERS = {"alice", "bob"}
 
@@ -23,19 +23,13 @@ def reminder(id: str, user: str = "alice") -> dict[str, Any]:
     }
 
 
-class Taken(NamedTuple):
+class Taken:
     """A reminder that the application has taken."""
 
-    request: Request
-    place: int
-
-    @property
-    def id(self) -> str:
-        return str(self.request.keys[self.place][1])
-
-    @property
-    def user(self) -> str:
-        return str(self.request.keys[self.place][2])
+    def __init__(self, pending: Pending, request: Request, place: int) -> None:
+        self.request, self.place = request, place
+        self.id = request.reminders[place]["id"]
+        self.user = request.reminders[place]["user"]
 
     @property
     def state(self) -> int:
@@ -48,7 +42,7 @@ class World:
     def __init__(self, capacity: int = 10, remember: int = 100) -> None:
         self.now = 0.0
         self.sent: list[tuple[str, bytes]] = []
-        self.pending = Pending(capacity, remember, 600, lambda: self.now, self.send)
+        self.pending = Pending(capacity, remember, 600, 1.5, self.send)
 
     def send(self, inbox: str, body: bytes) -> None:
         self.sent.append((inbox, body))
@@ -56,24 +50,30 @@ class World:
     def request(self, inbox: str, *reminders: str | dict[str, Any]) -> None:
         listed = [reminder(one) if isinstance(one, str) else one for one in reminders]
         body = json.dumps({"reminders": listed}).encode()
-        self.pending.request(inbox, body, self.now + 1.5, USERS)
+        self.pending.request(inbox, body, self.now, USERS)
 
     def take(self) -> Taken:
-        taken = self.pending.take()
+        taken = self.take_next()
         assert taken, "there is no reminder"
-        return Taken(*taken)
+        return taken
+
+    def take_next(self) -> Taken | None:
+        return next(self.pending.taken(Taken), None)
 
     def accept(self, *those: Taken) -> None:
         for taken in those:
-            self.pending.decide(*taken, ACCEPTED)
+            self.pending.accept(taken.request, taken.place)
 
     def later(self, *those: Taken) -> None:
         for taken in those:
-            self.pending.decide(*taken, "busy")
+            self.pending.decide(taken.request, taken.place, "busy")
 
     def take_batch(self) -> list[str]:
+        return ids(self.take_all())
+
+    def take_all(self) -> list[Taken]:
         request, places = self.pending.take_batch() or (None, ())
-        return [request.keys[place][1] for place in places] if request else []
+        return [Taken(self.pending, request, place) for place in places] if request else []
 
     def answers(self) -> dict[str, list[tuple[str, str]]]:
         answers, self.sent = self.sent, []
@@ -102,7 +102,7 @@ class PendingTest(unittest.TestCase):
         world.request("first", "1")
         world.accept(world.take())
         world.request("second", "1", "1")
-        self.assertIsNone(world.pending.take())
+        self.assertIsNone(world.take_next())
         self.assertEqual(world.answers(), {"first": [], "second": []})
 
     def test_repeat_of_undecided_waits_for_same_decision(self) -> None:
@@ -110,7 +110,7 @@ class PendingTest(unittest.TestCase):
         world.request("first", "1")
         entry = world.take()
         world.request("second", "1")
-        self.assertIsNone(world.pending.take())
+        self.assertIsNone(world.take_next())
         world.accept(entry)
         self.assertEqual(world.answers(), {"first": [], "second": []})
 
@@ -136,7 +136,7 @@ class PendingTest(unittest.TestCase):
         world.request("first", reminder("1"), reminder("2", "bob"), reminder("3"))
         world.later(world.take())
         self.assertEqual(ids([world.take()]), ["2"])
-        self.assertIsNone(world.pending.take())
+        self.assertIsNone(world.take_next())
         world.request("second", "1")
         self.assertEqual(ids([world.take()]), ["1"])
 
@@ -180,7 +180,7 @@ class PendingTest(unittest.TestCase):
         taken = world.take()
         world.pending.disconnected({"alice"})
         self.assertEqual(ids([world.take()]), ["2"])
-        self.assertIsNone(world.pending.take())
+        self.assertIsNone(world.take_next())
         self.assertEqual(taken.id, "1")
 
     def test_second_decision_counts_for_nothing(self) -> None:
@@ -191,7 +191,7 @@ class PendingTest(unittest.TestCase):
         world.later(entry)
         world.accept(world.take())
         self.assertEqual(world.answers(), {"first": []})
-        self.assertEqual(entry.state, DECIDED)
+        self.assertEqual(entry.state, KEPT)
 
     def test_batch_is_rest_of_one_request(self) -> None:
         world = World()
@@ -211,14 +211,42 @@ class PendingTest(unittest.TestCase):
 
     def test_memory_is_bounded_in_number_and_time(self) -> None:
         world = World(remember=2)
-        for id in ("1", "2", "3"):
+        for id in ("1", "2", "3", "4", "5", "6", "7"):
             world.request(id, id)
             world.accept(world.take())
+        world.request("known", "6")
+        self.assertIsNone(world.take_next())
         world.request("again", "1")
         self.assertEqual(ids([world.take()]), ["1"])
-        world.now = 700.0
-        world.request("late", "3")
-        self.assertEqual(ids([world.take()]), ["3"])
+        world.now = 1_300.0
+        world.request("late", "7")
+        self.assertEqual(ids([world.take()]), ["7"])
+
+    def test_refused_comes_again_after_others_were_forgotten(self) -> None:
+        world = World(remember=2)
+        world.request("held", "held")
+        held = world.take()
+        for id in ("1", "2", "3", "4", "5", "6", "7"):
+            world.request(id, id)
+            world.accept(world.take())
+        world.request("again", "held")
+        self.assertIsNone(world.take_next())
+        world.later(held)
+        world.answers()
+        world.request("new", "held")
+        world.accept(world.take())
+        self.assertEqual(world.answers(), {"new": []})
+
+    def test_what_is_over_keeps_no_contents(self) -> None:
+        world = World()
+        world.request("first", "1", "2")
+        world.request("second", "3")
+        taken = [world.take(), world.take()]
+        world.accept(*taken)
+        world.now = 1.5
+        world.pending.expire(world.now)
+        self.assertEqual([one.request.reminders for one in taken], [[], []])
+        self.assertTrue(world.pending.is_idle)
 
     def test_unreadable_requests_are_not_taken(self) -> None:
         world = World()
@@ -234,7 +262,7 @@ class PendingTest(unittest.TestCase):
         ]
         for body in bodies:
             with self.assertRaises(UnreadableError, msg=body):
-                world.pending.request("inbox", body, 1.5, USERS)
+                world.pending.request("inbox", body, 0.0, USERS)
         self.assertTrue(world.pending.is_idle)
 
     def test_random_traffic_keeps_order_and_bounds(self) -> None:
@@ -277,10 +305,10 @@ class Traffic:
             self.world.request(user, *(reminder(id, user) for id in self.under_way[user]))
 
     def take(self) -> None:
-        while self.chance.random() < 0.7 and (taken := self.world.pending.take()):
-            self.held.append(Taken(*taken))
-        if self.chance.random() < 0.3 and (batch := self.world.pending.take_batch()):
-            self.held += [Taken(batch[0], place) for place in batch[1]]
+        while self.chance.random() < 0.7 and (taken := self.world.take_next()):
+            self.held.append(taken)
+        if self.chance.random() < 0.3:
+            self.held += self.world.take_all()
         undecided = sum(taken.state == TAKEN for taken in self.held)
         self.test.assertLessEqual(undecided, self.capacity)
 

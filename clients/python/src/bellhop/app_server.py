@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -18,7 +19,7 @@ from nats.aio.subscription import Subscription
 from .connection import Connection, Servers
 from .errors import ClosedError
 from .names import check, escape
-from .pending import ACCEPTED, TAKEN, Pending, Reason, Request, UnreadableError, is_taken
+from .pending import ACCEPTED, TAKEN, Pending, Reason, Request, UnreadableError
 from .queries import Queries
 from .routes import Routed, Writer
 from .table import Table
@@ -26,8 +27,6 @@ from .wire import DeliveredReminder
 
 logger = logging.getLogger("bellhop")
 
-UNSEEN_BYTES = 4 << 10
-"""After so many bytes of requests the application has a turn, while they are in the cache."""
 LAST_ANSWERS = 1.0
 """How many seconds an app server that ends waits for requests that are still arriving."""
 
@@ -61,7 +60,7 @@ class Delivery:
 
     def accept(self) -> None:
         """Accepts the reminder: it is safe with the application, and Bellhop forgets it."""
-        self._pending.decide(self._request, self._place, ACCEPTED)
+        self._pending.accept(self._request, self._place)
 
     def later(self) -> None:
         """Refuses the reminder as busy: it comes again after a moment.
@@ -110,16 +109,17 @@ class Batch:
         self._pending = pending
         self._request = request
         self._places = places
-        self.reminders: list[DeliveredReminder] = [request.reminders[place] for place in places]
+        self.reminders: list[DeliveredReminder] = [*map(request.reminders.__getitem__, places)]
         """The reminders. There is one at least."""
 
     def accept(self) -> None:
         """Accepts all of them."""
-        self._pending.decide_all(self._request, self._places, ACCEPTED)
+        self._pending.accept_all(self._request, self._places)
 
     def later(self) -> None:
         """Refuses all of them as busy."""
-        self._pending.decide_all(self._request, self._places, "busy")
+        for place in self._places:
+            self._pending.decide(self._request, place, "busy")
 
     def __enter__(self) -> list[DeliveredReminder]:
         return self.reminders
@@ -130,10 +130,10 @@ class Batch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pending.decide_all(self._request, self._places, "busy" if kind else ACCEPTED)
+        (self.later if kind else self.accept)()
 
     def __del__(self) -> None:
-        if is_taken(self._request, self._places):
+        if self._request.undecided:
             self.later()
 
 
@@ -168,7 +168,7 @@ class AppServer:
         subject: str | None = None,
         capacity: int = 10_000,
         answer_within: float = 1.5,
-        remember: int = 100_000,
+        remember: int = 20_000,
         remember_for: float = 600.0,
         routes_in_flight: int = 256,
         patience: float = 5.0,
@@ -182,13 +182,16 @@ class AppServer:
             nats: A connection, or the servers to connect to. See `Connection`.
             prefix: The prefix of the installation's names.
             subject: What the instance's subjects begin with, if not `<prefix>.app.<instance>`.
-            capacity: The most reminders without a decision. More are refused as busy.
+            capacity: The most reminders without a decision. More are refused as busy. A request
+                counts as a whole until all of it is accepted.
             answer_within: How many seconds a request waits for the application's decisions. It must
                 be below Bellhop's `delivery.timeout` of 2 s.
-            remember: The most accepted reminders that are remembered, to recognize repeats. With 0
-                the application gets every repeat and decides about it, for example by its own
-                database.
-            remember_for: How many seconds they are remembered.
+            remember: How many accepted reminders are remembered at least, to recognize repeats; at
+                most twice as many and a request. What comes again after a fault was under way then,
+                so it is among the last `capacity` ones. With 0 the application gets every repeat
+                and decides about it, for example by its own database.
+            remember_for: How many seconds they are remembered at least, if there are not more; at
+                most twice as long.
             routes_in_flight: The most routes that are written at the same time.
             patience: How many seconds `Routed` and draining wait for JetStream.
             check_routes_every: The seconds between two checks whether the bucket of routes is still
@@ -202,18 +205,17 @@ class AppServer:
         self._owns = not isinstance(nats, Connection)
         self._connection = nats if isinstance(nats, Connection) else Connection(nats, name=instance)
         self._subject = subject or f"{prefix}.app.{escape(instance)}"
-        self._answer_within = answer_within
         self._routes_in_flight = max(routes_in_flight, 1)
         self._patience = patience
         self._check_routes_every = check_routes_every
         self._table = Table()
         self._writer = Writer(self._connection, self._table, f"{prefix}_routes", instance, subject)
-        self._pending = Pending(capacity, remember, remember_for, time.monotonic, self._answer)
+        self._pending = Pending(capacity, remember, remember_for, answer_within, self._answer)
         self._tasks: list[asyncio.Task[None]] = []
         self._subscriptions: list[Subscription] = []
         self._answers: list[tuple[str, bytes]] = []
         self._has_answers = asyncio.Event()
-        self._unseen_bytes = 0
+        self._arrived: deque[tuple[Msg, float]] = deque()
         self._ready: set[asyncio.Future[None]] = set()
         self._changes: set[Routed] = set()
         self._alarm: asyncio.TimerHandle | None = None
@@ -280,6 +282,7 @@ class AppServer:
         """Answers the requests that are still arriving."""
         for subscription in self._subscriptions:
             await subscription.drain()  # type: ignore[no-untyped-call]
+        self._take_in_all()
         if client := self._connection.client:
             await self._flush_answers()
             await client.flush()
@@ -363,11 +366,10 @@ class AppServer:
     # --- reminders
     async def __aiter__(self) -> AsyncIterator[Delivery]:
         """Yields the reminders for the users who are connected here, in order, one by one."""
-        pending = self._pending
         while not self._has_ended:
-            if taken := pending.take():
-                yield Delivery(pending, *taken)
-            else:
+            for delivery in self._pending.taken(Delivery):
+                yield delivery
+            if not self._take_in_next():
                 await self._wait()
 
     async def batches(self) -> AsyncIterator[Batch]:
@@ -376,11 +378,13 @@ class AppServer:
         while not self._has_ended:
             if taken := pending.take_batch():
                 yield Batch(pending, *taken)
-            else:
+            elif not self._take_in_next():
                 await self._wait()
 
     async def _wait(self) -> None:
-        """Waits for a reminder, or for the end."""
+        """Sends the answers; if there are none, waits for a reminder, or for the end."""
+        if self._answers:
+            return await self._flush_answers()
         ready = asyncio.get_running_loop().create_future()
         self._ready.add(ready)
         try:
@@ -395,7 +399,13 @@ class AppServer:
 
     def _answer(self, inbox: str, body: bytes) -> None:
         if inbox:
+            if not self._answers:
+                asyncio.get_running_loop().call_soon(self._send_soon)
             self._answers.append((inbox, body))
+
+    def _send_soon(self) -> None:
+        # The application sends them itself when it asks for the next reminder at once.
+        if self._answers:
             self._has_answers.set()
 
     # ----------------------------------------------------------------------------------------------
@@ -415,22 +425,30 @@ class AppServer:
         self._writer.wake()
 
     async def _on_delivery(self, msg: Msg) -> None:
-        deadline = time.monotonic() + self._answer_within
+        self._arrived.append((msg, time.monotonic()))
+        if len(self._arrived) == 1:
+            # An application that waits takes in what has arrived, one request after the other, so
+            # that each is in the cache until it is answered. The rest is taken in after that.
+            self._wake()
+            asyncio.get_running_loop().call_soon(self._take_in_all)
+
+    def _take_in_all(self) -> None:
+        while self._take_in_next():
+            pass
+
+    def _take_in_next(self) -> bool:
+        """Takes in the next request that has arrived. Returns whether there was one."""
+        if not self._arrived:
+            return False
+        msg, came_at = self._arrived.popleft()
         try:
-            is_for_application = self._pending.request(
-                msg.reply, msg.data, deadline, self._table.connected
-            )
+            if self._pending.request(msg.reply, msg.data, came_at, self._table.connected):
+                self._wake()
+                if not self._alarm:
+                    self._set_alarm()
         except UnreadableError as error:
-            return self._cannot_read(msg, error)
-        if not is_for_application:
-            return None
-        self._wake()
-        self._set_alarm()
-        self._unseen_bytes += len(msg.data)
-        if self._unseen_bytes >= UNSEEN_BYTES:
-            self._unseen_bytes = 0
-            await asyncio.sleep(0)
-        return None
+            self._cannot_read(msg, error)
+        return True
 
     async def _on_heartbeat(self, msg: Msg) -> None:
         try:
@@ -446,7 +464,7 @@ class AppServer:
 
     def _set_alarm(self) -> None:
         """Makes sure that the next deadline is noticed."""
-        if not self._alarm and (deadline := self._pending.next_deadline()) is not None:
+        if (deadline := self._pending.next_deadline()) is not None:
             loop = asyncio.get_running_loop()
             self._alarm = loop.call_later(max(deadline - time.monotonic(), 0), self._expire)
 
@@ -459,12 +477,12 @@ class AppServer:
         while True:
             await self._has_answers.wait()
             self._has_answers.clear()
-            # Bellhop delivers again what it gets no answer for.
-            with contextlib.suppress(Exception):
-                await self._flush_answers()
+            await self._flush_answers()
 
     async def _flush_answers(self) -> None:
         answers, self._answers = self._answers, []
-        for inbox, body in answers:
-            if client := self._connection.client:
-                await client.publish(inbox, body)
+        # Bellhop delivers again what it gets no answer for.
+        if client := self._connection.client:
+            with contextlib.suppress(Exception):
+                for inbox, body in answers:
+                    await client.publish(inbox, body)
