@@ -2,9 +2,10 @@
 //
 //     npm run speed
 //
-// `bare` reads each request and accepts it. `by hand` also does what the contract asks for: it refuses strangers, bounds what
-// waits, and drops repeats. A process of its own sends the same stream of deliveries to all, in turns, with 8 requests under
-// way. The figure to compare is the processor time for a reminder, which does not depend on what else the machine does. It
+// `bare` reads the JSON of each request, shows each reminder, and accepts all. `by hand` also does what the contract asks for:
+// it refuses strangers, bounds what waits, and drops repeats. The client's application shows the same, and takes reminders one
+// by one, or a request at once (`batches`). A process of its own sends the same stream of deliveries to all, in turns, with up
+// to 800 reminders under way. The figure to compare is the processor time for a reminder, which does not depend on what else the machine does. It
 // needs a nats-server: in target/tools, on the PATH, or named by BELLHOP_NATS_SERVER.
 
 import { fork } from "node:child_process";
@@ -12,7 +13,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { AppServer, connect } from "../dist/index.js";
 import { startServer } from "../tests/server.mjs";
 
-const [USERS, PER_REQUEST, UNDER_WAY, ROUNDS, SECONDS] = [1_000, 100, 8, 5, 1];
+const [USERS, SIZES, UNDER_WAY, ROUNDS, SECONDS] = [1_000, [1, 20, 100], 800, 5, 0.5];
 const users = Array.from({ length: USERS }, (_, n) => `user-${n}`);
 
 const connected = new Set(users);
@@ -23,23 +24,23 @@ const reminder = (n) =>
   `{"id":"inv-${n}","source":"billing","set":"${n}","user":"user-${n % USERS}","title":"Invoice due","content":"Invoice ${n} ` +
   `is due on Friday. Please pay it in time, or call us if there is a problem.","tags":["billing"],"priority":"normal",` +
   `"published_at":"2026-11-22T08:00:00.123Z","data":{"invoice":${n},"amount":"120.00"}}`;
-const request = () =>
-  `{"reminders":[${Array.from({ length: PER_REQUEST }, () => reminder(++published)).join()}]}`;
+const request = (size) =>
+  `{"reminders":[${Array.from({ length: size }, () => reminder(++published)).join()}]}`;
 
 /** The sender: keeps requests under way to a subject for a while. */
 async function send(url) {
   const nc = await connect(url);
-  process.on("message", async (subject) => {
+  process.on("message", async ({ subject, size }) => {
     const end = Date.now() + SECONDS * 1_000;
     let accepted = 0;
     const worker = async () => {
       while (Date.now() < end) {
-        const answer = await nc.request(subject, request(), { timeout: 10_000 });
+        const answer = await nc.request(subject, request(size), { timeout: 10_000 });
         if (answer.string() !== "{}") throw new Error(`not accepted: ${answer.string()}`);
-        accepted += PER_REQUEST;
+        accepted += size;
       }
     };
-    await Promise.all(Array.from({ length: UNDER_WAY }, worker));
+    await Promise.all(Array.from({ length: UNDER_WAY / Math.max(size, 10) }, worker));
     process.send(accepted);
   });
 }
@@ -67,18 +68,28 @@ async function measure() {
       msg.respond(JSON.stringify(refused.length > 0 ? { refused } : {}));
     },
   });
-  const app = await AppServer.start(nc, "app-1", { subject: "client" });
-  await app.connect(users);
+  const one = await AppServer.start(nc, "app-1", { subject: "client" });
+  await one.connect(users);
   void (async () => {
-    for await (const delivery of app.deliveries) {
+    for await (const delivery of one.deliveries) {
       take(delivery.reminder.content);
       delivery.accept();
     }
   })();
+  const all = await AppServer.start(nc, "app-2", { subject: "batches" });
+  await all.connect(users);
+  void (async () => {
+    for (let batch; (batch = await all.deliveries.nextBatch());) {
+      for (const delivery of batch) {
+        take(delivery.reminder.content);
+        delivery.accept();
+      }
+    }
+  })();
 
-  const turn = async (subject) => {
+  const turn = async (subject, size) => {
     const [began, before] = [performance.now(), process.cpuUsage()];
-    sender.send(subject);
+    sender.send({ subject, size });
     const accepted = await new Promise((resolve) => sender.once("message", resolve));
     const { user, system } = process.cpuUsage(before);
     return {
@@ -86,25 +97,26 @@ async function measure() {
       rate: (accepted / (performance.now() - began)) * 1_000,
     };
   };
-  const turns = { "bare.deliver": [], "byhand.deliver": [], "client.deliver": [] };
-  for (let round = 0; round <= ROUNDS; round++) {
-    for (const [subject, results] of Object.entries(turns)) {
-      const result = await turn(subject);
-      if (round > 0) results.push(result); // The first one warms up.
+  for (const size of SIZES) {
+    const turns = { bare: [], byhand: [], client: [], batches: [] };
+    for (let round = 0; round <= ROUNDS; round++) {
+      for (const [name, results] of Object.entries(turns)) {
+        const result = await turn(`${name}.deliver`, size);
+        if (round > 0) results.push(result); // The first one warms up.
+      }
+    }
+    const bare = median(turns.bare.map(({ cpu }) => cpu));
+    console.log(`${size} in a request:`);
+    for (const [name, results] of Object.entries(turns)) {
+      const [cpu, rate] = ["cpu", "rate"].map((what) => median(results.map((one) => one[what])));
+      const share = `${((bare / cpu) * 100).toFixed(0)} % of bare`;
+      console.log(
+        `  ${name.padEnd(8)} ${cpu.toFixed(2)} µs for a reminder (${share}), ${Math.round(rate)}/s`,
+      );
     }
   }
-  const [bare, hand, client] = Object.values(turns).map((results) => ({
-    cpu: median(results.map(({ cpu }) => cpu)),
-    rate: median(results.map(({ rate }) => rate)),
-  }));
-  for (const [name, { cpu, rate }] of Object.entries({ bare, "by hand": hand, client })) {
-    const share = `${((bare.cpu / cpu) * 100).toFixed(0)} % of bare`;
-    console.log(
-      `${name.padEnd(8)} ${cpu.toFixed(2)} µs for a reminder (${share}), ${Math.round(rate)}/s`,
-    );
-  }
   sender.kill();
-  await app.abandon();
+  await Promise.all([one.abandon(), all.abandon()]);
   await nc.close();
   await stop();
   process.exit();

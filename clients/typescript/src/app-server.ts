@@ -3,12 +3,13 @@ import { Deliveries } from "./deliveries.js";
 import { BellhopError, textOf } from "./errors.js";
 import { token } from "./names.js";
 import { Pending } from "./pending.js";
-import type { Heartbeat, HeartbeatAnswer } from "./protocol.js";
+import type { DeliveryAnswer, Heartbeat, HeartbeatAnswer } from "./protocol.js";
 import { Routes } from "./routes.js";
 
 /** How often what is too old is forgotten, and the time for requests that still arrive at the end, in milliseconds. */
 const CLEAN_EVERY = 10_000;
 const LAST_ANSWERS = 1_000;
+const ACCEPTS_ALL = new TextEncoder().encode("{}");
 
 /** Settings of an app server, each with its default. Times are in milliseconds. */
 export interface AppServerOptions {
@@ -59,13 +60,18 @@ export interface AppServerOptions {
  */
 export class AppServer {
   /** The reminders for the users who are connected here. */
-  readonly deliveries = new Deliveries();
+  readonly deliveries = new Deliveries(() => this.#takeIn());
   readonly #options: Required<AppServerOptions>;
   readonly #routes: Routes;
   readonly #pending: Pending;
   readonly #timers: ReturnType<typeof setInterval>[];
   #subscriptions: Subscription[] = [];
   #expiry: ReturnType<typeof setTimeout> | undefined;
+  /** What has arrived in this turn of the event loop, and when. */
+  #arrived: { msg: Msg; at: number }[] = [];
+  /** What is answered at the end of this turn, so that all of it goes out in one piece. */
+  #answers: { msg: Msg; answer: DeliveryAnswer }[] = [];
+  #isEnding = false;
   /** Resolves when no request waits for an answer. */
   #idle: (() => void) | undefined;
   #end: Promise<void> | undefined;
@@ -177,6 +183,7 @@ export class AppServer {
    */
   async abandon(): Promise<void> {
     this.#end ??= Promise.resolve();
+    this.#endTurn();
     this.#stop();
     this.#subscriptions.forEach((subscription) => subscription.unsubscribe());
     if (!this.nc.isClosed()) await this.nc.flush();
@@ -184,12 +191,15 @@ export class AppServer {
 
   async #drain(): Promise<void> {
     await this.#routes.clear().catch(() => {}); // Bellhop finds out by its heartbeats.
+    this.#endTurn();
     if (this.#pending.nextDeadline !== undefined) {
       await new Promise<void>((resolve) => (this.#idle = resolve));
     }
+    this.#endTurn();
     if (!this.nc.isClosed()) {
       const drained = Promise.all(this.#subscriptions.map((subscription) => subscription.drain()));
       await Promise.race([drained, sleep(LAST_ANSWERS)]).catch(() => {});
+      this.#endTurn();
     }
     this.#stop();
   }
@@ -233,7 +243,7 @@ export class AppServer {
         try {
           answer(msg);
         } catch (problem) {
-          onProblem(`cannot read a request of Bellhop on ${msg.subject}: ${textOf(problem)}`);
+          this.#cannotRead(msg, problem);
         }
       },
     });
@@ -247,18 +257,63 @@ export class AppServer {
     msg.respond(JSON.stringify(answer));
   }
 
+  /**
+   * Leaves a request to an application that waits. It takes one after the other in, so that each is in the processor's cache
+   * until it is answered. What it leaves is taken in at the end of the turn.
+   */
   #deliver(msg: Msg): void {
-    this.#pending.request(msg.string(), Date.now(), (answer) => {
-      if (!this.nc.isClosed()) msg.respond(JSON.stringify(answer));
-      if (this.#pending.nextDeadline === undefined) this.#idle?.();
+    this.#arrived.push({ msg, at: Date.now() });
+    this.#endTurnSoon();
+    this.deliveries.wake();
+  }
+
+  /** Takes the next request in, and returns whether there was one. One that cannot be read gets no answer. */
+  #takeIn(): boolean {
+    const next = this.#arrived.shift();
+    if (!next) return false;
+    const { msg, at } = next;
+    try {
+      this.#pending.request(msg.string(), at, (answer) => this.#answer(msg, answer));
+    } catch (problem) {
+      this.#cannotRead(msg, problem);
+    }
+    if (this.#expiry === undefined) this.#expireInTime();
+    return true;
+  }
+
+  #answer(msg: Msg, answer: DeliveryAnswer): void {
+    this.#answers.push({ msg, answer });
+    this.#endTurnSoon();
+    if (this.#idle && this.#pending.nextDeadline === undefined) this.#idle();
+  }
+
+  #endTurnSoon(): void {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    soon(() => {
+      this.#isEnding = false;
+      this.#endTurn();
     });
-    this.#expireInTime();
+  }
+
+  #endTurn(): void {
+    while (this.#takeIn());
+    const answers = this.#answers;
+    this.#answers = [];
+    if (this.nc.isClosed()) return;
+    for (const { msg, answer } of answers) {
+      msg.respond(answer.refused ? JSON.stringify(answer) : ACCEPTS_ALL);
+    }
+  }
+
+  #cannotRead({ subject }: Msg, problem: unknown): void {
+    this.#options.onProblem(`cannot read a request of Bellhop on ${subject}: ${textOf(problem)}`);
   }
 
   /** Sets a timer for the first deadline. */
   #expireInTime(): void {
     const { nextDeadline } = this.#pending;
-    if (this.#expiry !== undefined || nextDeadline === undefined) return;
+    if (nextDeadline === undefined) return;
     this.#expiry = setTimeout(() => {
       this.#expiry = undefined;
       this.#pending.expire(Date.now());
@@ -266,6 +321,10 @@ export class AppServer {
     }, nextDeadline - Date.now());
   }
 }
+
+/** Calls back after all that the application does at once. Browsers have no `setImmediate`. */
+const soon: (callback: () => void) => void =
+  globalThis.setImmediate ?? ((callback) => setTimeout(callback, 0));
 
 const listOf = (users: string | Iterable<string>) => (typeof users === "string" ? [users] : users);
 

@@ -26,7 +26,7 @@ export class RequestText {
  */
 export class Delivery {
   /** The requests that wait for a decision. @internal */
-  requests: Request[];
+  requests: readonly Request[];
   /** The decision. @internal */
   verdict: Verdict | undefined;
   private isTaken = false;
@@ -35,14 +35,14 @@ export class Delivery {
   constructor(
     /** The reminder. Fields that this client does not know are there, too. */
     readonly reminder: DeliveredReminder,
-    /** @internal */
-    readonly key: string,
     /** The request that brought it. @internal */
     readonly request: Request,
-    private readonly place: number,
+    /** Its place there. @internal */
+    readonly place: number,
+    private readonly text: RequestText,
     private readonly pending: Pending,
   ) {
-    this.requests = [request];
+    this.requests = request.alone;
   }
 
   /**
@@ -73,7 +73,7 @@ export class Delivery {
 
   /** The reminder as it came, as JSON text. Numbers in `data` have all their digits there. */
   get json(): string {
-    return this.request.text.reminder(this.place);
+    return this.text.reminder(this.place);
   }
 
   /** Whether the application has not taken it yet, and may still do so. @internal */
@@ -107,7 +107,13 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
   #rest: Delivery[] = [];
   #taken = 0;
   #waiting: (() => void)[] = [];
+  readonly #takeIn: () => boolean;
   #end: { problem?: unknown } | undefined;
+
+  /** Gets what takes the next request in, and returns whether there was one. @internal */
+  constructor(takeIn: () => boolean = () => false) {
+    this.#takeIn = takeIn;
+  }
 
   /** Waits for the next reminder, in the way of an iterator. */
   next(): Promise<IteratorResult<Delivery, undefined>> {
@@ -137,13 +143,13 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
   /** @internal */
   push(request: Delivery[]): void {
     this.#requests.push(request);
-    this.#wake();
+    this.wake();
   }
 
   /** Ends the iterator behind what waits; with a problem it throws there. @internal */
   end(problem?: unknown): void {
     this.#end ??= { problem };
-    this.#wake();
+    this.wake();
   }
 
   /** Takes the next reminder that was not taken back meanwhile. */
@@ -154,8 +160,8 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
         if (delivery.take()) return delivery;
       }
       const request = this.#requests.shift();
-      if (!request) return undefined;
-      [this.#rest, this.#taken] = [request, 0];
+      if (request) [this.#rest, this.#taken] = [request, 0];
+      else if (!this.#takeIn()) return undefined;
     }
   }
 
@@ -177,7 +183,8 @@ export class Deliveries implements AsyncIterableIterator<Delivery> {
     return true;
   }
 
-  #wake(): void {
+  /** Makes an application that waits look again. @internal */
+  wake(): void {
     for (const resolve of this.#waiting.splice(0)) resolve();
   }
 }
