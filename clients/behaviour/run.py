@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 SECONDS = 30.0  # for a condition: clients pause up to 5 s, and machines are slow
 SCENARIO_SECONDS = 150
+MINUTE = 60 + SECONDS  # for what happens once a minute
 FINAL = {"delivered", "rerouted", "merged", "blocked", "cancelled", "expired", "rejected"}
 RANGE = re.compile(r"(\D*)(\d+)\.\.\1(\d+)")
 
@@ -333,6 +334,10 @@ class Scenario:
                 [None, *allowed.values()],
             )
 
+    async def under_way(self, name: str) -> None:
+        answers = self.drivers[name].answers.values()
+        expect(not all(answer.done() for answer in answers), f"{name} has done everything already")
+
     async def shown(self, name: str, ids: list[str], within: float = SECONDS) -> None:
         driver, expected = self.drivers[name], names(ids)
         lacking = lambda: {*expected} - {one["id"] for one in driver.accepted}  # noqa: E731
@@ -355,6 +360,29 @@ class Scenario:
             differs = difference(
                 one, {name: value for name, value in fields.items() if name != "deliver_at"}
             )
+            expect(not differs, f"reminder {one['id']}{differs}")
+
+    async def taken(self, name: str, at_least: int) -> None:
+        accepted = self.drivers[name].accepted
+        await self.until(
+            lambda: len(accepted) >= at_least,
+            lambda: f"{name} has accepted {len(accepted)} instead of {at_least}",
+        )
+
+    async def occurs(self, name: str, id: str) -> None:
+        accepted = self.drivers[name].accepted
+        moment = re.compile(re.escape(id) + r"@\d{4}-\d\d-\d\dT\d\d:\d\d:00Z")
+        found: list[dict[str, Any]] = []
+
+        def check() -> bool:
+            found[:] = [one for one in accepted if moment.fullmatch(one["id"])]
+            return bool(found)
+
+        await self.until(check, f"an occurrence of {id}", MINUTE)
+        for one in found:
+            fields = self.published[(one["source"], id)]
+            expected = {name: fields[name] for name in ("user", "content")}
+            differs = difference(one, expected | {"deliver_at": one["id"].partition("@")[2]})
             expect(not differs, f"reminder {one['id']}{differs}")
 
     async def never_shown(self, name: str, ids: list[str]) -> None:
