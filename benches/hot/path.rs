@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::Event;
 use bellhop_core::log::done::AllDone;
-use bellhop_core::log::partition::{Found, PartitionLog};
+use bellhop_core::log::partition::{StartState, PartitionLog};
 use bellhop_core::log::planner::Planner;
 use bellhop_core::log::position::Mark;
 use bellhop_core::log::split::{Message, Split, split};
@@ -317,7 +317,7 @@ fn split_one(body: &Bytes, sequence: u64) -> Split {
 impl Lane {
     fn new() -> Self {
         let ids = MAX_IDS / usize::from(PARTITIONS);
-        let found = Found {
+        let found = StartState {
             settled: Mark::START,
             outcomes: 0,
             window: Window::new(Duration::from_secs(600), ids),

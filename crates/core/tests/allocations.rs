@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use bellhop_core::log::done::AllDone;
-use bellhop_core::log::partition::{Found, PartitionLog};
+use bellhop_core::log::partition::{PartitionLog, StartState};
 use bellhop_core::log::planner::Planner;
 use bellhop_core::log::position::Mark;
 use bellhop_core::log::split::{Message, Slice, split};
@@ -44,7 +44,7 @@ fn slices(body: &str) -> Vec<Slice> {
 }
 
 fn log() -> PartitionLog {
-    PartitionLog::new(Found {
+    PartitionLog::new(StartState {
         settled: Mark::START,
         outcomes: 0,
         window: Window::new(Duration::from_secs(600), 1_000),
