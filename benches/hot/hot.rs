@@ -11,12 +11,12 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bellhop::service::outcomes::message::{self, OutcomeEntry};
+use bellhop::service::outcomes::message::{self, OutcomeEntry, Outcomes};
 use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::{Event, IndexEntry};
 use bellhop_core::log::Subscriber;
 use bellhop_core::log::done::{AllDone, Done};
-use bellhop_core::log::partition::{StartState, Next, PartitionLog};
+use bellhop_core::log::partition::{Next, PartitionLog, StartState};
 use bellhop_core::log::planner::Planner;
 use bellhop_core::log::position::Mark;
 use bellhop_core::log::split::{Message, Slice, split};
@@ -82,7 +82,11 @@ fn main() {
         |()| delivery_body(event.bodies.iter().map(AsRef::as_ref)),
     );
     let recorded: Vec<_> = (0..SET).map(|index| outcome_entry(&event, index)).collect();
-    row("write outcomes", || (), |()| message::encode(&recorded, true));
+    row(
+        "write outcomes",
+        || (),
+        |()| message::encode(&Outcomes::of(&recorded, true).into_parts()),
+    );
 }
 
 /// Measures a step that moves [`SET`] reminders. What `prepare` makes counts for nothing.

@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use bellhop_bench::load::{self, Crowd, Load, TAG};
 use bellhop_core::event::Event;
 use bellhop_core::log::done::AllDone;
-use bellhop_core::log::partition::{StartState, PartitionLog};
+use bellhop_core::log::partition::{PartitionLog, StartState};
 use bellhop_core::log::planner::Planner;
 use bellhop_core::log::position::Mark;
 use bellhop_core::log::split::{Message, Split, split};
 use bellhop_core::log::window::{self, Window};
 use bellhop_core::router::{
-    Action, Company, Entry, Input, Instance, Item, Now, Partition, Room, Settings, Settled, Share,
+    Action, Company, Entry, Input, Instance, Item, Now, Room, Router, Settings, Settled, Share,
 };
 use bellhop_core::rules::Rules;
 use bellhop_core::rules::document::Document;
@@ -139,7 +139,7 @@ struct Member {
 /// A partition.
 struct Lane {
     log: PartitionLog,
-    machine: Partition,
+    machine: Router,
     in_work: BTreeMap<u64, (Event, usize)>,
     actions: Vec<Action>,
     deliveries: VecDeque<(Arc<Instance>, Company, Vec<Share>)>,
@@ -326,7 +326,7 @@ impl Lane {
         };
         Self {
             log: PartitionLog::new(found),
-            machine: Partition::new(settings()),
+            machine: Router::new(settings()),
             in_work: BTreeMap::new(),
             actions: Vec::new(),
             deliveries: VecDeque::new(),
@@ -417,6 +417,7 @@ impl Lane {
 fn settings() -> Settings {
     Settings {
         lease: Duration::from_secs(20),
+        ask_ahead: Duration::from_secs(5),
         instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
         busy_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
         all_devices: true,
@@ -433,6 +434,8 @@ fn settings() -> Settings {
         reads_in_flight: 8,
         expiry_interval: Duration::from_secs(60),
         copy_rerouted: false,
+        reroute_after: Duration::from_secs(10),
+        expected_most: (500, 2 << 20),
         reroute_timeout: Duration::from_secs(5),
         merge_window: Duration::ZERO,
         merge_limit: 0,

@@ -40,7 +40,7 @@ const QUIET: Duration = Duration::from_millis(1_500);
 const FAULTS: [&str; 3] = [
     "taking over again",
     "instance did not respond",
-    "reminders are unanswered",
+    "reminders unanswered",
 ];
 
 /// Tests measure, so they run one after the other.

@@ -802,14 +802,14 @@ async fn missing_permissions_are_reported_and_suffice() {
         "permissions",
         "critical",
         &[
-            "may not publish",
+            "not permitted to publish",
             "$JS.API.CONSUMER.UNPIN.BELLHOP_SCHEDULED.due",
         ],
     );
     diagnosis.says(
         "permissions",
         "critical",
-        &["may not subscribe", "bellhop.api.*"],
+        &["not permitted to subscribe", "bellhop.api.*"],
     );
     for finding in diagnosis.report["checks"]
         .as_array()

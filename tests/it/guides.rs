@@ -145,7 +145,8 @@ fn all_pages_show_commands_that_exist() {
                     .split(" > ")
                     .next()
                     .unwrap();
-                let words = shlex::split(own).unwrap_or_else(|| panic!("{name}: {own}"));
+                let own = own.replace("\\\n", " ");
+                let words = shlex::split(&own).unwrap_or_else(|| panic!("{name}: {own}"));
                 let parsed = bellhop::cli::Cli::try_parse_from(
                     std::iter::once("bellhop".to_owned()).chain(words),
                 );

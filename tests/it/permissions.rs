@@ -1022,7 +1022,7 @@ async fn refused_updates_are_logged_once_and_at_once() {
     let log = member.log();
     let output: Vec<_> = log
         .lines()
-        .filter(|line| line.contains("going on with what is there"))
+        .filter(|line| line.contains("continuing with the existing objects"))
         .collect();
     assert!(
         output.len() == 1 && output[0].contains("updates=11"),
@@ -1175,7 +1175,7 @@ async fn unknown_user_is_rejected_without_secrets() {
         (&[("NATS_NKEY", "/no/such.nk")], "/no/such.nk"),
         (
             &[("NATS_NKEY", &nats_config("accounts.conf"))],
-            "no seed of a user",
+            "no NKEY seed of a user",
         ),
         (&[("NATS_CREDS", "/no/such.creds")], "/no/such.creds"),
     ] {

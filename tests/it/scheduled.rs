@@ -243,8 +243,8 @@ async fn a_restart_loses_none() {
     world.settle().await;
 }
 
-/// A set that is published again, before or after it is due, adds no reminder. Errors are reported at
-/// once.
+/// A set that is published again, before or after it is due, adds no reminder. Errors are reported
+/// at once.
 #[tokio::test]
 async fn scheduled_duplicates_and_errors_are_handled_early() {
     let world = World::start(&[]).await;

@@ -6,7 +6,7 @@ export type Cancellation =
   | {
       /** Its id. */
       id: string;
-      /** Whom it is for; else those of all users are cancelled. */
+      /** The user; without one, the reminders of all users are cancelled. */
       user?: UserId;
     };
 
@@ -14,7 +14,7 @@ export type Cancellation =
 export type DeliveredReminder = {
   /** The text. */
   content: string;
-  /** How many reminders of the set this one stands for, where duplicates were merged. */
+  /** Number of reminders of the set that this one stands for, if duplicates were merged. */
   count?: number;
   /** The publisher's own JSON, byte for byte. */
   data?: unknown;
@@ -22,19 +22,19 @@ export type DeliveredReminder = {
   deliver_at?: string;
   /** Never delivered after this. */
   expires_at?: string;
-  /** Whom it was meant for, if `user` is that user's associate. */
+  /** The user for whom it was published, if `user` is that user's associate. */
   for?: UserId;
   /** Unique within the source. */
   id: string;
-  /** What the rules marked, title first, in the order of their starts. */
+  /** Marks of the rules, those of the title first, sorted by start. */
   marks?: Mark[];
   /** The reminders merged into this one: their ids, and their data if it is other data. */
   merged?: Duplicate[];
-  /** When it began to wait in a mailbox, if it did. */
+  /** Time at which it began to wait in a mailbox, if it did. */
   parked_at?: string;
-  /** How urgent it is. */
+  /** Its urgency. */
   priority: Priority;
-  /** When JetStream stored the set. */
+  /** Time at which JetStream stored the set. */
   published_at: string;
   /** The associate who got it, if this is a copy for the user it was meant for. */
   rerouted_to?: UserId;
@@ -46,7 +46,7 @@ export type DeliveredReminder = {
   tags: Tag[];
   /** A short headline. */
   title?: string;
-  /** Whom it is for. */
+  /** The user for whom it is published. */
   user: UserId;
 };
 
@@ -58,20 +58,20 @@ export type Delivery = {
 
 /** An answer to a delivery. Empty, it accepts all. */
 export type DeliveryAnswer = {
-  /** What is not accepted. */
+  /** The refused reminders. */
   refused?: Refused[];
 };
 
 /** The id of a reminder that was merged into this one; with its data, if that is other data. */
 export type Duplicate = string | MergedReminder;
 
-/** What was erased of a user. */
+/** The result of erasing a user. */
 export type EraseAnswer = {
-  /** How many of each. */
+  /** Numbers of removed entries. */
   erased: Erased;
 };
 
-/** How many of each were removed. */
+/** Numbers of removed entries, by kind. */
 export type Erased = {
   /** The user's list of associates, and others' lists that named the user. */
   associates: number;
@@ -108,7 +108,7 @@ export type HistoryAnswer = {
   reminders: HistoryReminder[];
 };
 
-/** Which reminders of the history are asked for. All that is said must hold; nothing said asks for all. */
+/** A query of the history. All that is said must hold; nothing said asks for all. */
 export type HistoryQuery = {
   /** A part of their title or content, without regard to case; 1 to 1,024 bytes. */
   contains?: string;
@@ -118,23 +118,23 @@ export type HistoryQuery = {
   from?: string;
   /** Their id. */
   id?: string;
-  /** How many at most; else 100. */
+  /** Maximum number of reminders; default: 100. */
   limit?: number;
   /** Their latest outcome. */
   outcome?: OutcomeName;
-  /** Who published them. */
+  /** The source of the reminders. */
   source?: Source;
   /** One of their tags. */
   tag?: Tag;
   /** Published before that. */
   to?: string;
-  /** Whom they were published for. */
+  /** The user for whom the reminders were published. */
   user?: UserId;
 };
 
 /** A reminder of the history, and what became of it. */
 export type HistoryReminder = (DeliveredReminder | NamedReminder) & {
-  /** When that was. */
+  /** Time of the latest outcome. */
   at: string;
   /** Its latest outcome. */
   outcome: OutcomeName;
@@ -149,35 +149,36 @@ export type InstanceName = string;
 /** A reminder as far as it is known. */
 export type KnownReminder = DeliveredReminder | NamedReminder;
 
-/** What waits in a mailbox. */
+/** The waiting reminders of a mailbox. */
 export type MailboxAnswer = {
   /** Since when the oldest of them does. */
   oldest?: string;
-  /** How many wait. */
+  /** Number of waiting reminders. */
   parked: number;
   /** The first of them, the oldest first. */
   reminders: DeliveredReminder[];
 };
 
-/** A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the text as delivered. */
+/** A place in a reminder's text that a rule marked. Offsets are in Unicode scalar values of the
+ * text as delivered. */
 export type Mark = {
-  /** How to show it. */
+  /** The way to show it. */
   action: MarkAction;
-  /** Where it ends. */
+  /** End of the mark. */
   end: number;
-  /** Which text. */
+  /** The marked text. */
   field: Field;
-  /** Where a link leads. */
+  /** The address of a link. */
   href?: string;
   /** The rule's name. */
   rule: string;
-  /** Where it begins. */
+  /** Start of the mark. */
   start: number;
   /** The tag whose rule it is. */
   tag: Tag;
 };
 
-/** How to show a mark. */
+/** The way to show a mark. */
 export type MarkAction = "highlight" | "link";
 
 /** A merged reminder with data of its own. */
@@ -188,17 +189,17 @@ export type MergedReminder = {
   id: string;
 };
 
-/** Which reminder it is, and nothing of what it says. */
+/** The identity of a reminder, without its text. */
 export type NamedReminder = {
   /** Its id. */
   id: string;
-  /** When its set was published. */
+  /** Time at which its set was published. */
   published_at: string;
   /** Its set. */
   set: string;
-  /** Who published it. */
+  /** The reminder's source. */
   source: Source;
-  /** Whom it is for; `null` if that was no name. */
+  /** The reminder's user; `null` if that was not a name. */
   user: UserId | null;
 };
 
@@ -251,13 +252,13 @@ export type Outcome = (
       outcome: "expired";
     }
   | {
-      /** Why. */
+      /** The reason. */
       error: RejectCode;
       /** Says which one it is. */
       outcome: "rejected";
     }
 ) & {
-  /** When. */
+  /** Time of the decision. */
   at: string;
   /** The reminder's id. */
   id: string;
@@ -265,7 +266,8 @@ export type Outcome = (
   set: string;
   /** Its business system. */
   source: Source;
-  /** Whom it was for, as published; `null` for a refused reminder that has no user, or one that is no valid name. */
+  /** The user for whom it was published; `null` for a refused reminder that has no user, or one
+   * that is not a valid name. */
   user: UserId | null;
 };
 
@@ -279,27 +281,28 @@ export type Outcomes = {
   outcomes: Outcome[];
 };
 
-/** How urgent a reminder is. */
+/** The urgency of a reminder. */
 export type Priority = "low" | "normal" | "high" | "urgent";
 
 /** A reminder as it is published. */
 export type PublishedReminder = {
   /** The text, 1 byte to 64 KiB. */
   content: string;
-  /** Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
-   * into a double, whole characters. */
+  /** Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers
+   * of up to 300 characters that fit into a double, whole characters. */
   data?: unknown;
   /** Not delivered before this. */
   deliver_at?: string;
   /** Not delivered after this. */
   expires_at?: string;
-  /** Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`. */
+  /** Unique within the source, 1 to 256 bytes without control characters; else `<set
+   * id>#<index>`. */
   id?: string;
   /** `false`: it is not merged with its duplicates; else `true`. */
   merge?: boolean;
-  /** How urgent it is; else `normal`. */
+  /** Its urgency; default: `normal`. */
   priority?: Priority;
-  /** When it repeats. Each occurrence is a reminder of its own. */
+  /** The pattern of its recurrence. Each occurrence is a reminder of its own. */
   repeat?: Repeat;
   /** `false`: only the user may get it; else `true`. */
   reroute?: boolean;
@@ -307,11 +310,11 @@ export type PublishedReminder = {
   tags?: Tag[];
   /** A short headline, up to 1 KiB. */
   title?: string;
-  /** Whom it is for. */
+  /** The user for whom it is published. */
   user: UserId;
 };
 
-/** Why a reminder is refused, as it stands on the wire. */
+/** The reason of a refusal, as on the wire. */
 export type Reason = "not_connected" | "busy";
 
 /** One refused reminder of a delivery's answer. */
@@ -322,7 +325,7 @@ export type Refused = {
   reason: Reason;
   /** Its source. */
   source: string;
-  /** Whom it was for. */
+  /** The reminder's user. */
   user: string;
 };
 
@@ -362,27 +365,30 @@ export type RejectCode =
 export type ReminderSet = {
   /** Scheduled reminders of its source that are not to be delivered, up to 10,000. */
   cancel?: Cancellation[];
-  /** When its reminders are due, unless they say it themselves. */
+  /** The due time of its reminders, if they have none of their own. */
   deliver_at?: string;
-  /** The set's own name, 1 to 256 bytes without control characters; else its sequence in its stream. */
+  /** The set's own name, 1 to 256 bytes without control characters; else its sequence in its
+   * stream. */
   id?: string;
   /** The reminders, 1 to 10,000. One that is wrong is refused alone. */
   reminders?: PublishedReminder[];
 };
 
-/** When a reminder repeats, as it is published. */
+/** The recurrence of a reminder, as published. */
 export type Repeat = {
-  /** A cron pattern of five fields: minute, hour, day of the month, month, day of the week. `0 8 * * MON-FRI` is
-   * 08:00 from Monday to Friday. */
+  /** A cron pattern of five fields: minute, hour, day of the month, month, day of the week.
+   * `0 8 * * MON-FRI` is 08:00 from Monday to Friday. */
   cron: string;
-  /** The time zone of the pattern by its name in the IANA database, such as `Asia/Shanghai`; else `UTC`. */
+  /** The time zone of the pattern by its name in the IANA database, such as `Asia/Shanghai`; else
+   * `UTC`. */
   zone?: string;
 };
 
 /** The value of a route. It may be empty, too. */
 export type Route = {
-  /** What the instance's subjects begin with, in 256 bytes at most; else `bellhop.app.<instance>`. It begins with neither `$`
-   * nor `_`, and with `bellhop.` only if it is `bellhop.app.<instance>`. */
+  /** The beginning of the instance's subjects, of at most 256 bytes; default:
+   * `bellhop.app.<instance>`. It begins with neither `$` nor `_`, and with `bellhop.` only if it
+   * is `bellhop.app.<instance>`. */
   subject?: string;
 };
 
@@ -392,7 +398,7 @@ export type Source = string;
 
 /** One outcome of a reminder. Which fields are there depends on `outcome`. */
 export type Step = {
-  /** When. */
+  /** Time of the outcome. */
   at: string;
   /** `rejected`: why. */
   error?: RejectCode;
@@ -406,7 +412,7 @@ export type Step = {
   instances?: InstanceName[];
   /** `merged`: the reminder that stands for it. */
   into?: string;
-  /** What became of it. */
+  /** The outcome. */
   outcome: OutcomeName;
   /** `blocked`: the rule's name. */
   rule?: string;
@@ -420,16 +426,17 @@ export type Step = {
  * 1 to 128 bytes of UTF-8 without control characters. */
 export type Tag = string;
 
-/** Whom a reminder is for.
+/** The user for whom a reminder is published.
  * 1 to 128 bytes of UTF-8 without control characters. */
 export type UserId = string;
 
-/** A reminder's fate. */
+/** The outcomes of a reminder. */
 export type WhyAnswer = {
   /** The reminder. */
   reminder: KnownReminder;
   /** All its outcomes, the oldest first. */
   trail: Step[];
-  /** The users who have a reminder of this id, where they are several. The one of this answer is the first. */
+  /** The users who have a reminder of this id, where they are several. The one of this answer is
+   * the first. */
   users?: UserId[];
 };

@@ -48,7 +48,7 @@ const FAULTS: [Fault; 9] = [
     Fault {
         since: (2, 14, 4),
         fixed: (2, 14, 5),
-        what: "a node takes a stream for another one and deletes its data (#8449)",
+        what: "a node mistakes a stream for another one and deletes its data (#8449)",
     },
     Fault {
         since: FIRST,

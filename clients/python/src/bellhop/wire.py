@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 Priority = Literal["low", "normal", "high", "urgent"]
-"""How urgent a reminder is."""
+"""The urgency of a reminder."""
 
 
 Reason = Literal["not_connected", "busy"]
-"""Why a reminder is refused, as it stands on the wire."""
+"""The reason of a refusal, as on the wire."""
 
 
 Field = Literal["title", "content"]
@@ -23,7 +23,7 @@ Field = Literal["title", "content"]
 
 
 MarkAction = Literal["highlight", "link"]
-"""How to show a mark."""
+"""The way to show a mark."""
 
 
 OutcomeName = Literal["delivered", "rerouted", "parked", "merged", "blocked", "cancelled", "expired", "rejected"]
@@ -37,17 +37,17 @@ class Mark(TypedDict):
     """
 
     action: MarkAction
-    """How to show it."""
+    """The way to show it."""
     end: int
-    """Where it ends."""
+    """End of the mark."""
     field: Field
-    """Which text."""
+    """The marked text."""
     href: NotRequired[str | None]
-    """Where a link leads."""
+    """The address of a link."""
     rule: str
     """The rule's name."""
     start: int
-    """Where it begins."""
+    """Start of the mark."""
     tag: str
     """The tag whose rule it is."""
 
@@ -74,7 +74,7 @@ class DeliveredReminder(_DeliveredReminder):
     content: str
     """The text."""
     count: NotRequired[int | None]
-    """How many reminders of the set this one stands for, where duplicates were merged."""
+    """Number of reminders of the set that this one stands for, if duplicates were merged."""
     data: NotRequired[Any]
     """The publisher's own JSON, byte for byte."""
     deliver_at: NotRequired[str | None]
@@ -84,15 +84,15 @@ class DeliveredReminder(_DeliveredReminder):
     id: str
     """Unique within the source."""
     marks: NotRequired[list[Mark]]
-    """What the rules marked, title first, in the order of their starts."""
+    """Marks of the rules, those of the title first, sorted by start."""
     merged: NotRequired[list[str | MergedReminder]]
     """The reminders merged into this one: their ids, and their data if it is other data."""
     parked_at: NotRequired[str | None]
-    """When it began to wait in a mailbox, if it did."""
+    """Time at which it began to wait in a mailbox, if it did."""
     priority: Priority
-    """How urgent it is."""
+    """Its urgency."""
     published_at: str
-    """When JetStream stored the set."""
+    """Time at which JetStream stored the set."""
     rerouted_to: NotRequired[str | None]
     """The associate who got it, if this is a copy for the user it was meant for."""
     set: str
@@ -104,11 +104,11 @@ class DeliveredReminder(_DeliveredReminder):
     title: NotRequired[str | None]
     """A short headline."""
     user: str
-    """Whom it is for."""
+    """The user for whom it is published."""
 
 
 class Repeat(TypedDict):
-    """When a reminder repeats, as it is published."""
+    """The recurrence of a reminder, as published."""
 
     cron: str
     """A cron pattern of five fields: minute, hour, day of the month, month, day of the week.
@@ -138,9 +138,9 @@ class PublishedReminder(TypedDict):
     merge: NotRequired[bool | None]
     """`false`: it is not merged with its duplicates; else `true`."""
     priority: NotRequired[Priority | None]
-    """How urgent it is; else `normal`."""
+    """Its urgency; default: `normal`."""
     repeat: NotRequired[Repeat | None]
-    """When it repeats.
+    """The pattern of its recurrence.
 
     Each occurrence is a reminder of its own.
     """
@@ -151,7 +151,7 @@ class PublishedReminder(TypedDict):
     title: NotRequired[str | None]
     """A short headline, up to 1 KiB."""
     user: str
-    """Whom it is for."""
+    """The user for whom it is published."""
 
 
 class Refused(TypedDict):
@@ -164,22 +164,22 @@ class Refused(TypedDict):
     source: str
     """Its source."""
     user: str
-    """Whom it was for."""
+    """The reminder's user."""
 
 
 class NamedReminder(TypedDict):
-    """Which reminder it is, and nothing of what it says."""
+    """The identity of a reminder, without its text."""
 
     id: str
     """Its id."""
     published_at: str
-    """When its set was published."""
+    """Time at which its set was published."""
     set: str
     """Its set."""
     source: str
-    """Who published it."""
+    """The reminder's source."""
     user: str | None
-    """Whom it is for; `null` if that was no name."""
+    """The reminder's user; `null` if that was not a name."""
 
 
 class Step(TypedDict):
@@ -189,7 +189,7 @@ class Step(TypedDict):
     """
 
     at: str
-    """When."""
+    """Time of the outcome."""
     error: NotRequired[Literal["unreadable_message", "not_json", "invalid_cloud_event", "invalid_set", "invalid_source", "invalid_set_id", "no_reminders", "too_many_reminders", "too_many_refused", "invalid_cancel", "invalid_reminder", "invalid_id", "invalid_user", "invalid_title", "invalid_content", "invalid_tag", "too_many_tags", "invalid_priority", "invalid_expires_at", "invalid_deliver_at", "invalid_repeat", "invalid_data", "duplicate_id", "reminder_too_large", "too_many_matches", "rules_unusable", "scheduled_full", "mailbox_full", "corrupt_event"] | None]
     """`rejected`: why."""
     escalated: NotRequired[bool | None]
@@ -203,7 +203,7 @@ class Step(TypedDict):
     into: NotRequired[str | None]
     """`merged`: the reminder that stands for it."""
     outcome: OutcomeName
-    """What became of it."""
+    """The outcome."""
     rule: NotRequired[str | None]
     """`blocked`: the rule's name."""
     tag: NotRequired[str | None]
@@ -225,17 +225,17 @@ class KnownReminder(_KnownReminder):
     id: str
     """Unique within the source."""
     published_at: str
-    """When JetStream stored the set."""
+    """Time at which JetStream stored the set."""
     set: str
     """The name of the set it came in."""
     source: str
     """The business system that published it."""
     user: str
-    """Whom it is for."""
+    """The user for whom it is published."""
     content: NotRequired[str]
     """The text."""
     count: NotRequired[int | None]
-    """How many reminders of the set this one stands for, where duplicates were merged."""
+    """Number of reminders of the set that this one stands for, if duplicates were merged."""
     data: NotRequired[Any]
     """The publisher's own JSON, byte for byte."""
     deliver_at: NotRequired[str | None]
@@ -243,13 +243,13 @@ class KnownReminder(_KnownReminder):
     expires_at: NotRequired[str | None]
     """Never delivered after this."""
     marks: NotRequired[list[Mark]]
-    """What the rules marked, title first, in the order of their starts."""
+    """Marks of the rules, those of the title first, sorted by start."""
     merged: NotRequired[list[str | MergedReminder]]
     """The reminders merged into this one: their ids, and their data if it is other data."""
     parked_at: NotRequired[str | None]
-    """When it began to wait in a mailbox, if it did."""
+    """Time at which it began to wait in a mailbox, if it did."""
     priority: NotRequired[Priority]
-    """How urgent it is."""
+    """Its urgency."""
     rerouted_to: NotRequired[str | None]
     """The associate who got it, if this is a copy for the user it was meant for."""
     tags: NotRequired[list[str]]
@@ -271,17 +271,17 @@ class HistoryReminder(_HistoryReminder):
     id: str
     """Unique within the source."""
     published_at: str
-    """When JetStream stored the set."""
+    """Time at which JetStream stored the set."""
     set: str
     """The name of the set it came in."""
     source: str
     """The business system that published it."""
     user: str
-    """Whom it is for."""
+    """The user for whom it is published."""
     content: NotRequired[str]
     """The text."""
     count: NotRequired[int | None]
-    """How many reminders of the set this one stands for, where duplicates were merged."""
+    """Number of reminders of the set that this one stands for, if duplicates were merged."""
     data: NotRequired[Any]
     """The publisher's own JSON, byte for byte."""
     deliver_at: NotRequired[str | None]
@@ -289,13 +289,13 @@ class HistoryReminder(_HistoryReminder):
     expires_at: NotRequired[str | None]
     """Never delivered after this."""
     marks: NotRequired[list[Mark]]
-    """What the rules marked, title first, in the order of their starts."""
+    """Marks of the rules, those of the title first, sorted by start."""
     merged: NotRequired[list[str | MergedReminder]]
     """The reminders merged into this one: their ids, and their data if it is other data."""
     parked_at: NotRequired[str | None]
-    """When it began to wait in a mailbox, if it did."""
+    """Time at which it began to wait in a mailbox, if it did."""
     priority: NotRequired[Priority]
-    """How urgent it is."""
+    """Its urgency."""
     rerouted_to: NotRequired[str | None]
     """The associate who got it, if this is a copy for the user it was meant for."""
     tags: NotRequired[list[str]]
@@ -303,7 +303,7 @@ class HistoryReminder(_HistoryReminder):
     title: NotRequired[str | None]
     """A short headline."""
     at: str
-    """When that was."""
+    """Time of the latest outcome."""
     outcome: OutcomeName
     """Its latest outcome."""
     trail: list[Step]
@@ -320,7 +320,7 @@ class HistoryAnswer(TypedDict):
 
 
 class WhyAnswer(TypedDict):
-    """A reminder's fate."""
+    """The outcomes of a reminder."""
 
     reminder: KnownReminder
     """The reminder."""
@@ -334,18 +334,18 @@ class WhyAnswer(TypedDict):
 
 
 class MailboxAnswer(TypedDict):
-    """What waits in a mailbox."""
+    """The waiting reminders of a mailbox."""
 
     oldest: NotRequired[str | None]
     """Since when the oldest of them does."""
     parked: int
-    """How many wait."""
+    """Number of waiting reminders."""
     reminders: list[DeliveredReminder]
     """The first of them, the oldest first."""
 
 
 class Erased(TypedDict):
-    """How many of each were removed."""
+    """Numbers of removed entries, by kind."""
 
     associates: int
     """The user's list of associates, and others' lists that named the user."""
@@ -360,7 +360,7 @@ class Erased(TypedDict):
 
 
 class EraseAnswer(TypedDict):
-    """What was erased of a user."""
+    """The result of erasing a user."""
 
     erased: Erased
-    """How many of each."""
+    """Numbers of removed entries."""

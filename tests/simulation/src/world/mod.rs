@@ -54,7 +54,7 @@ use crate::scenario::{LogSettings, Plan, Planned, Scenario, Step};
 
 /// Later than any back-off, expiry or sweep of a run.
 const PATIENCE_MS: u64 = 300_000;
-/// More than any run needs: a machine that wants something for ever, without time passing, is
+/// More than any run needs: a machine that wants something indefinitely, without time passing, is
 /// stopped.
 const MAX_HAPPENINGS: u64 = 300_000;
 

@@ -1,7 +1,8 @@
 //! The contract, scenario by scenario.
 //!
-//! A [`TestRouter`] is a machine with a clock that stands still until [`TestRouter::wait`] moves it. Every
-//! step answers what the machine wants done, one line for each action, and audits the machine.
+//! A [`TestRouter`] is a machine with a clock that stands still until [`TestRouter::wait`] moves
+//! it. Every step answers what the machine wants done, one line for each action, and audits the
+//! machine.
 
 mod catching_up;
 mod delivery;
