@@ -768,13 +768,16 @@ async fn kills_around_a_moment_repeat_no_occurrence() {
     let mut expected: Vec<_> = moments.into_iter().flat_map(of).collect();
     expected.sort_unstable();
     let outcomes = world.outcomes.all().await;
-    let ids = outcomes.iter().map(|outcome| &outcome.id);
-    let mut ended: Vec<_> = ids
+    // A user whose app server does not answer in the middle of a kill has it parked first.
+    let finals = outcomes.iter().filter(|outcome| outcome.is_final());
+    let mut ended: Vec<_> = finals
+        .map(|outcome| &outcome.id)
         .filter(|id| expected.binary_search(id).is_ok())
         .collect();
     ended.sort_unstable();
-    assert!(
-        ended.into_iter().eq(&expected),
-        "each moment has one occurrence, with one outcome"
+    assert_eq!(
+        ended,
+        expected.iter().collect::<Vec<_>>(),
+        "each moment has one occurrence, with one final outcome"
     );
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_nats::Client;
 use bellhop_client::publisher::PublishError;
-use bellhop_client::{AppServer, Deliveries, Delivery, Draft, Publisher, UserId};
-use bellhop_client::{Reason, app_server, publisher};
+use bellhop_client::queries::{Fate, HistoryQuery, PastReminder, QueryError};
+use bellhop_client::{AppServer, Deliveries, Delivery, Draft, Publisher, Queries, Source, UserId};
+use bellhop_client::{Reason, app_server, publisher, queries};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -47,6 +48,16 @@ fn misrouted(error: app_server::RouteError) -> Failure {
     let kind = match error {
         app_server::RouteError::Late { .. } => "late",
         app_server::RouteError::Stopped => "closed",
+    };
+    Failure(kind, error.to_string())
+}
+
+fn unanswered(error: QueryError) -> Failure {
+    let kind = match error {
+        QueryError::Invalid(_) => "invalid",
+        QueryError::Forbidden(_) => "forbidden",
+        QueryError::NotFound(_) => "not_found",
+        QueryError::Unavailable(_) => "unavailable",
     };
     Failure(kind, error.to_string())
 }
@@ -126,6 +137,7 @@ fn draft(reminder: &Value) -> Result<Draft, Failure> {
     draft.deliver_at = field("deliver_at")
         .map(serde_json::from_value)
         .transpose()?;
+    draft.repeat = field("repeat").map(serde_json::from_value).transpose()?;
     draft.data = field("data")
         .map(|data| RawValue::from_string(data.to_string()))
         .transpose()?;
@@ -183,6 +195,9 @@ impl Driver {
 
     fn start_publisher(&mut self, arguments: &Value) -> Result<(), Failure> {
         let mut options = publisher::Options::default();
+        if let Some(most) = arguments["max_reminders"].as_u64() {
+            options.max_reminders = usize::try_from(most)?;
+        }
         options.give_up_after = seconds(arguments, "give_up_after", options.give_up_after);
         let source = text(arguments, "source")?.parse()?;
         self.publisher = Some(Publisher::start(self.nats.clone(), source, options));
@@ -229,6 +244,10 @@ impl Driver {
             }
             "publish" => Box::pin(publish(publisher, arguments)),
             "cancel" => Box::pin(cancel(publisher, arguments)),
+            "history" | "why" | "mailbox" | "erase" => {
+                let queries = Queries::new(self.nats.clone(), queries::Options::default());
+                Box::pin(ask(queries, act.to_owned(), arguments))
+            }
             other => {
                 let problem = format!("the Rust client has no `{other}`");
                 Box::pin(async { Err(Failure("unsupported", problem)) })
@@ -253,11 +272,50 @@ async fn publish(publisher: Option<Publisher>, arguments: Value) -> Result<Value
 async fn cancel(publisher: Option<Publisher>, arguments: Value) -> Result<Value, Failure> {
     let publisher = publisher.ok_or_else(|| Failure("closed", "no publisher".into()))?;
     let ids: Vec<String> = serde_json::from_value(arguments["ids"].clone())?;
+    let user: Option<UserId> = serde_json::from_value(arguments["user"].clone())?;
     for id in ids {
-        publisher.cancel(id).await.map_err(refused)?;
+        match &user {
+            Some(user) => publisher.cancel_for(id, user).await.map_err(refused)?,
+            None => publisher.cancel(id).await.map_err(refused)?,
+        };
     }
     publisher.flush().await.map_err(refused)?;
     Ok(json!({}))
+}
+
+async fn ask(queries: Queries, question: String, arguments: Value) -> Result<Value, Failure> {
+    let user = || Ok::<UserId, Failure>(text(&arguments, "user")?.parse()?);
+    let source = || Ok::<Source, Failure>(text(&arguments, "source")?.parse()?);
+    let id = |id: &str| json!({ "id": id });
+    Ok(match question.as_str() {
+        "history" => {
+            let query = HistoryQuery {
+                user: arguments.get("user").map(|_| user()).transpose()?,
+                limit: serde_json::from_value(arguments["limit"].clone())?,
+                ..HistoryQuery::default()
+            };
+            let page = queries.history(&query).await.map_err(unanswered)?;
+            let past =
+                |past: &PastReminder| json!({ "id": past.reminder.id, "outcome": past.outcome });
+            json!({ "reminders": page.reminders.iter().map(past).collect::<Vec<_>>() })
+        }
+        "why" => {
+            let (source, id) = (source()?, text(&arguments, "id")?);
+            let user = arguments.get("user").map(|_| user()).transpose()?;
+            let fate = queries.why(&source, id, user.as_ref()).await;
+            let Fate {
+                reminder, trail, ..
+            } = fate.map_err(unanswered)?;
+            json!({ "reminder": { "id": reminder.id, "user": reminder.user }, "trail": trail })
+        }
+        "mailbox" => {
+            let limit = serde_json::from_value(arguments["limit"].clone())?;
+            let mailbox = queries.mailbox(&user()?, limit).await.map_err(unanswered)?;
+            let reminders: Vec<_> = mailbox.reminders.iter().map(|one| id(&one.id)).collect();
+            json!({ "parked": mailbox.parked, "reminders": reminders })
+        }
+        _ => json!({ "erased": queries.erase(&user()?).await.map_err(unanswered)? }),
+    })
 }
 
 #[tokio::main]

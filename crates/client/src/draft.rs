@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use bellhop_protocol::reminder::Priority;
+use bellhop_protocol::reminder::repeat::RawRepeat as Repeat;
 use bellhop_protocol::token::{Tag, UserId};
 
 /// A reminder to publish. [`Draft::new`] sets the required fields, the others are optional:
@@ -45,6 +46,9 @@ pub struct Draft {
     /// Earliest delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliver_at: Option<Timestamp>,
+    /// When it repeats. Each occurrence is a reminder of its own. Give it an `id`, to replace or cancel it later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<Repeat>,
     /// Latest delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
@@ -68,6 +72,7 @@ impl Draft {
             tags: Vec::new(),
             priority: Priority::default(),
             deliver_at: None,
+            repeat: None,
             expires_at: None,
             reroute: true,
             merge: true,

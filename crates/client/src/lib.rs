@@ -4,10 +4,11 @@
 //!   stored them.
 //! - [`AppServer`] is for programs that hold users' connections (WebSocket, Server-Sent Events, a
 //!   desktop application): it registers who is connected, and hands over their reminders.
+//! - [`Queries`] asks for the history, one reminder's fate and mailboxes, and erases users.
 //!
-//! Both work over your own connection of [async-nats](https://crates.io/crates/async-nats), and
-//! need no more rights in NATS than an app server or a business system has. Bellhop itself
-//! (`bellhop serve`) must run on the same NATS.
+//! All work over your own connection of [async-nats](https://crates.io/crates/async-nats), and
+//! need no more rights in NATS than such a program has. Bellhop itself (`bellhop serve`) must run on
+//! the same NATS.
 //!
 //! ## Publish
 //!
@@ -39,8 +40,8 @@
 //! so each user's reminders keep their order. A set that JetStream does not acknowledge is
 //! published again under the same message id, so it is stored once.
 //!
-//! A reminder with a `deliver_at` is delivered then; until then [`Publisher::cancel`] takes it back
-//! for all users, and [`Publisher::cancel_for`] for one.
+//! A reminder with a `deliver_at` is delivered then, and one with a `repeat` again and again.
+//! [`Publisher::cancel`] takes it back for all users, and [`Publisher::cancel_for`] for one.
 //!
 //! ## Receive
 //!
@@ -82,6 +83,26 @@
 //! lost, is accepted for you and not handed over twice. When your application falls behind, the
 //! client refuses what does not fit, and Bellhop keeps it.
 //!
+//! ## Ask
+//!
+//! ```
+//! # include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/installation/mod.rs"));
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let installation = Installation::start().await?;
+//! # let nats = async_nats::connect(installation.server.url()).await?;
+//! use bellhop_client::{Queries, queries};
+//!
+//! let queries = Queries::new(nats, queries::Options::default());
+//! match queries.mailbox(&"alice".parse()?, None).await {
+//!     Ok(mailbox) => println!("{} reminders wait for Alice", mailbox.parked),
+//!     Err(queries::QueryError::Unavailable(problem)) => println!("ask again later: {problem}"),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! ## Credentials
 //!
 //! JWTs expire and keys are rotated. [`credentials::Credentials`] makes options of a connection
@@ -97,18 +118,23 @@ pub mod app_server;
 pub mod credentials;
 mod draft;
 pub mod publisher;
+pub mod queries;
 mod reminder;
 
 pub use app_server::{AppServer, Deliveries, Delivery};
 pub use draft::Draft;
 pub use publisher::{Publisher, Publishing, Receipt};
+pub use queries::Queries;
 pub use reminder::Reminder;
 
 pub use bellhop_protocol::reminder::duplicate::Duplicate;
+pub use bellhop_protocol::reminder::history::Step;
 pub use bellhop_protocol::reminder::reject::{RejectCode, Rejection};
+pub use bellhop_protocol::reminder::repeat::RawRepeat as Repeat;
 pub use bellhop_protocol::reminder::{Field, Mark, MarkAction, Priority};
 pub use bellhop_protocol::token::{InstanceName, NameError, Source, Tag, UserId};
 pub use bellhop_protocol::wire::answer::Reason;
+pub use bellhop_protocol::wire::erased::Erased;
 
 #[cfg(test)]
 mod tests {
