@@ -101,7 +101,7 @@ fn main() {
     }
 }
 
-/// What a stage costs.
+/// The cost of a stage.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
     time: Duration,
@@ -288,13 +288,14 @@ impl Member {
     }
 }
 
-/// The time for which this thread has had a processor: what else the machine does counts for little.
+/// The time for which this thread has had a processor: what else the machine does counts for
+/// little.
 fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.try_into().expect("it is not negative")
 }
 
-/// When a set was stored: 10,000 sets a second.
+/// The time at which a set was stored: 10,000 sets a second.
 fn ms_of(sequence: u64) -> i64 {
     (sequence / 10) as i64
 }

@@ -18,12 +18,12 @@ use crate::token::UserId;
 #[derive(Debug, Default)]
 pub(super) struct Users(BTreeMap<String, BTreeMap<UserId, Known>>);
 
-/// What is known of a user.
+/// The known facts about a user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Known {
-    /// Whether the user has a route.
+    /// True if the user has a route.
     pub(super) route: bool,
-    /// How many reminders wait in the user's mailbox.
+    /// The number of reminders that wait in the user's mailbox.
     pub(super) parked: usize,
 }
 

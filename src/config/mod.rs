@@ -257,11 +257,11 @@ section! {
         sources: Vec<Source> = Vec::new(),
         /// The least priority that may.
         min_priority: Priority = Priority::Low,
-        /// How long a user who held a connection is expected back. Until then reminders wait for
-        /// the user alone; what still waits then goes to associates. 0 for at once.
+        /// The time for which a user who held a connection is expected back. Until then reminders
+        /// wait for the user alone; what still waits then goes to associates. 0 for at once.
         #[serde(with = "units")]
         after: Duration = Duration::from_secs(10),
-        /// How long all associates of a user together may be tried before the mailbox.
+        /// Maximum time for trying all associates of a user, before the mailbox.
         #[serde(with = "units")]
         timeout: Duration = Duration::from_secs(5),
         /// Associates' routes looked up at a time in one partition; more wait their turn.

@@ -88,7 +88,7 @@ labels! {
     Connection {
         /// Bellhop's own streams.
         Main,
-        /// What members say to each other.
+        /// The connection for the members' records.
         Members,
         /// Published sets, and those that are due.
         Sets,
@@ -154,7 +154,7 @@ labels! {
     Answer {
         /// It was answered.
         Answered,
-        /// What was asked is wrong or unknown.
+        /// The question is wrong or about something unknown.
         Refused,
         /// It could not be answered.
         Failed,
@@ -190,7 +190,7 @@ labels! {
         Busy,
     }
 
-    /// Whether a user has a route.
+    /// True if a user has a route.
     Connected {
         /// There is one.
         True,

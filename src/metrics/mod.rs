@@ -472,7 +472,8 @@ impl Metrics {
             .set(at.map_or(0.0, |at| at.as_millisecond() as f64 / 1_000.0));
     }
 
-    /// What waits for the roles of a kind: messages, and of the fullest consumer those to be acknowledged and their limit.
+    /// Sets the backlog of the roles of a kind: messages, and for the fullest consumer its
+    /// unacknowledged messages and their limit.
     pub fn waiting(&self, kind: RoleKind, pending: u64, ack_pending: usize, limit: i64) {
         self.0
             .pending
@@ -496,7 +497,7 @@ impl Metrics {
         self.0.log_oldest_age.set(age.as_secs_f64());
     }
 
-    /// What a stream or bucket has, and the bytes that it may have; 0 for any number.
+    /// Sets the messages and bytes of a stream or bucket, and its limit in bytes; 0 for any number.
     pub fn stored(&self, stream: Stream, messages: u64, bytes: u64, limit: u64) {
         self.0
             .stream_limit

@@ -31,7 +31,8 @@ impl<L: Label, M> Series<L, M> {
     }
 }
 
-/// Registers metrics. Names, helps and labels are constants, so nothing can be wrong with them but in a test.
+/// Registers metrics. Names, helps and labels are constants, so nothing can be wrong with them but
+/// in a test.
 pub(super) struct Maker<'r>(pub(super) &'r Registry);
 
 impl Maker<'_> {

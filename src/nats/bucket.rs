@@ -60,7 +60,8 @@ pub struct Watched {
     seen: u64,
     /// The bucket's last revision when the feed began.
     last: u64,
-    /// Nothing that is not reported, nor in `read`, lies at or before this revision, though its entry may be gone.
+    /// Nothing that is not reported, nor in `read`, lies at or before this revision, though its
+    /// entry may be gone.
     complete: u64,
     /// Entries read as JSON that were not reported yet.
     read: VecDeque<Entry>,
@@ -128,7 +129,8 @@ pub async fn last(
     Ok(found.collect())
 }
 
-/// Returns the bucket's last revision, also where its entry is gone, by the word of the stream's leader.
+/// Returns the bucket's last revision, also where its entry is gone, by the word of the stream's
+/// leader.
 ///
 /// # Errors
 /// When the bucket does not exist or JetStream does not answer.
@@ -167,7 +169,8 @@ impl Watched {
         self.is_loaded && self.read.is_empty()
     }
 
-    /// Returns the revision up to which every change was returned that was not replaced by a later one.
+    /// Returns the revision up to which every change was returned that was not replaced by a later
+    /// one.
     pub fn complete_to(&self) -> u64 {
         let unread = self
             .read
@@ -290,7 +293,7 @@ impl Watched {
         Ok(None)
     }
 
-    /// What the bucket held when the feed began has arrived.
+    /// Everything that the bucket held when the feed began has arrived.
     fn everything_arrived(&mut self) {
         self.is_loaded = true;
         self.complete = self.complete.max(self.last);

@@ -1,4 +1,5 @@
-//! Makes a connection: who asks for it, by which certificates, and what a person can do who gets none.
+//! Makes a connection: who asks for it, by which certificates, and what a person can do who gets
+//! none.
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -267,9 +268,11 @@ fn tls_hint(settings: &config::Nats) -> &'static str {
     }
 }
 
-/// Returns what to do about a server that takes a connection and says nothing: one with `handshake_first` waits for TLS.
+/// Returns what to do about a server that takes a connection and says nothing: one with
+/// `handshake_first` waits for TLS.
 fn silence_hint(error: &ConnectError, settings: &config::Nats) -> &'static str {
-    // The client has read to the end, or something else than the words with which a nats-server begins.
+    // The client has read to the end, or something else than the words with which a nats-server
+    // begins.
     let is_silent = error.kind() == ConnectErrorKind::Io && io_error(error).is_none();
     if is_silent && !settings.tls_first && !settings.is_web() {
         "is it a server with `handshake_first`? Then set `nats.tls_first`. If not, is it nats-server?"

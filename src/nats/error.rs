@@ -33,10 +33,10 @@ pub enum NatsError {
     Connect {
         /// The address, without credentials.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Cause,
-        /// What it may be.
+        /// A possible explanation.
         hint: &'static str,
     },
     /// A file that a setting names cannot be used.
@@ -71,10 +71,10 @@ pub enum NatsError {
     Tls {
         /// The address.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Cause,
-        /// What it may be beside that.
+        /// Another possible explanation.
         hint: &'static str,
     },
     /// The server is too old.
@@ -127,7 +127,7 @@ pub enum NatsError {
     Refused {
         /// The request.
         what: String,
-        /// Why it was refused, in nats-server's words.
+        /// The reason, in nats-server's words.
         #[source]
         source: Cause,
         /// nats-server's code of the reason.
@@ -138,7 +138,7 @@ pub enum NatsError {
     Unstorable {
         /// The object to store.
         what: String,
-        /// What is wrong with it.
+        /// The problem of the field.
         #[source]
         source: Cause,
     },
@@ -267,7 +267,8 @@ impl fmt::Display for Chain<'_> {
         let mut written = String::new();
         for cause in causes(self.0) {
             let text = cause.to_string();
-            // Errors of async-nats 0.51 write their causes themselves, and so do some of ours, before what to do.
+            // Errors of async-nats 0.51 write their causes themselves, and so do some of ours,
+            // before what to do.
             if written.is_empty() {
                 f.write_str(&text)?;
             } else if !written.contains(unended(&text)) {
@@ -294,7 +295,7 @@ fn unended(text: &str) -> &str {
     text.trim_end_matches(['.', ':'])
 }
 
-/// What an operator can do when no JetStream answers.
+/// Advice for an operator when no JetStream answers.
 const NO_JETSTREAM: &str = "; is JetStream enabled for this account? Where it is at the hub of a leaf node set \
                             `nats.domain`, where the account imports it set `nats.api_prefix`";
 

@@ -19,11 +19,12 @@ pub use crate::wire::answer::{
     DeliveryAnswer, Heartbeat, HeartbeatAnswer, Reason, Refused, delivery_body,
 };
 
-/// How long later answers may take after the first one. Copies of one program answer about equally
-/// fast.
+/// The time that later answers may take after the first one. Copies of one program answer about
+/// equally fast.
 const OTHERS_WITHIN: Duration = Duration::from_millis(500);
 
-/// Asks an instance to take reminders, in the trace `trace`; `traces` are all those that the reminders belong to.
+/// Asks an instance to take reminders, in the trace `trace`; `traces` are all those that the
+/// reminders belong to.
 ///
 /// # Errors
 /// When nothing in the request counts as delivered.

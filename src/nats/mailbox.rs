@@ -154,8 +154,9 @@ impl Mailboxes {
     /// When the stream could not be read to its end.
     pub async fn find(&self, settled: Mark, done: &AllDone) -> Result<FoundMailboxes, NatsError> {
         let filter_subject = self.nats.names.mailboxes(self.partition);
-        // The reader may be served by a replica that is behind. No earlier owner can append any more. The fence itself is not
-        // read: up to nats-server 2.14.6, a consumer of two subjects passes messages of one by when the other is rolled up.
+        // The reader may be served by a replica that is behind. No earlier owner can append any
+        // more. The fence itself is not read: up to nats-server 2.14.6, a consumer of two subjects
+        // passes messages of one by when the other is rolled up.
         let last = raw::last(&self.nats, &self.stream, &filter_subject).await?;
         let config = pull::Config {
             filter_subject,

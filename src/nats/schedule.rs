@@ -38,7 +38,7 @@ const CANCELLED: &str = "Bellhop-Cancelled";
 /// All of these, and the trace: what a schedule consists of beside its set.
 pub(super) const HEADERS: [&str; 6] = [SCHEDULE, TARGET, SET_TIME, PLACE, CANCELLED, trace::HEADER];
 
-/// Why a scheduled reminder is taken back.
+/// The reason why a scheduled reminder is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Withdrawal {
     /// Its business system cancelled it: that is its outcome.

@@ -1,7 +1,9 @@
-//! The streams of the versions before the log, and how what lies in them comes to where this version looks.
+//! The streams of the versions before the log, and how what lies in them comes to where this
+//! version looks.
 //!
-//! Those versions took published sets from a work queue, and put what they planned into a second one. What lies there is theirs
-//! to finish. Mailboxes, outcomes, refused input and buckets stay where they are. Scheduled reminders get other subjects.
+//! Those versions took published sets from a work queue, and put what they planned into a second
+//! one. What lies there is theirs to finish. Mailboxes, outcomes, refused input and buckets stay
+//! where they are. Scheduled reminders get other subjects.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
@@ -21,11 +23,11 @@ use crate::token::{Source, UserId};
 struct Former {
     /// Published sets.
     sets: String,
-    /// What was planned for the partitions. It has the note of their number.
+    /// The events that were planned for the partitions. It has the note of their number.
     events: String,
     /// Scheduled reminders: each had its source and id in its subject, and not its user.
     scheduled: String,
-    /// Where no system publishes.
+    /// A subject to which no system publishes.
     closed: String,
 }
 
@@ -56,7 +58,8 @@ pub async fn former_streams(nats: &Nats) -> Result<Vec<String>, NatsError> {
     Ok(found)
 }
 
-/// Returns how many partitions the installation has by the note of the earlier version, if that is still there.
+/// Returns how many partitions the installation has by the note of the earlier version, if that is
+/// still there.
 ///
 /// # Errors
 /// When JetStream does not answer.
@@ -66,7 +69,8 @@ pub async fn noted_partitions(nats: &Nats) -> Result<Option<u16>, NatsError> {
     Ok(note.and_then(|note| note.parse().ok()))
 }
 
-/// Stores no more sets in the stream of the earlier version: publishers get errors until the log is there.
+/// Stores no more sets in the stream of the earlier version: publishers get errors until the log is
+/// there.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
@@ -104,7 +108,8 @@ pub async fn unfinished(nats: &Nats) -> Result<u64, NatsError> {
     Ok(left)
 }
 
-/// Gives each scheduled reminder the subject that this version looks for. Returns how many got it. It may be repeated.
+/// Gives each scheduled reminder the subject that this version looks for. Returns how many got it.
+/// It may be repeated.
 ///
 /// # Errors
 /// When JetStream does not confirm it.
@@ -195,8 +200,8 @@ pub async fn remove(nats: &Nats) -> Result<(), NatsError> {
     Ok(())
 }
 
-/// Has each of so many partitions, and the sets' role, begin at the front of the log and behind the outcomes that there are: those
-/// name nothing of the log.
+/// Has each of so many partitions, and the sets' role, begin at the front of the log and behind the
+/// outcomes that there are: those name nothing of the log.
 ///
 /// # Errors
 /// When JetStream does not confirm it.

@@ -26,7 +26,8 @@ pub enum Update {
     Changed(Input),
     /// All entries of the time of the subscription have been sent.
     Loaded,
-    /// All changes were sent that had been made before [`Follow::catch_up`] was called, or took too long.
+    /// All changes were sent that had been made before [`Follow::catch_up`] was called, or took too
+    /// long.
     CaughtUp,
 }
 
@@ -171,8 +172,8 @@ async fn follow(
                 loop {
                     match request {
                         Request::Follow(partition, sender) => {
-                            // A watch that is being loaded goes on to its end: starting again for each subscriber might never
-                            // end.
+                            // A watch that is being loaded goes on to its end: starting again for
+                            // each subscriber might never end.
                             followers.insert(partition, Follower { sender, knows: Knows::Nothing });
                             catch_up.forget(partition);
                         }

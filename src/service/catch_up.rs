@@ -1,7 +1,7 @@
 //! Finds out when a watch has passed on all that its bucket held at the moment of a question.
 //!
-//! The stream's leader is asked for the bucket's last revision, once for all partitions that wait. When the watch has come so far,
-//! they are told so, behind the changes themselves.
+//! The stream's leader is asked for the bucket's last revision, once for all partitions that wait.
+//! When the watch has come so far, they hear of it behind the changes themselves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::nats::{Nats, bucket, chain};
 use crate::partition::Partition;
 
-/// The least time between two questions. A reminder of an absent user waits half of that longer under load. More questions would
-/// cost nats-server more than parking itself.
+/// The least time between two questions. A reminder of an absent user waits half of that longer
+/// under load. More questions would cost nats-server more than parking itself.
 const ASK_EVERY: Duration = Duration::from_millis(10);
-/// How long a watch may take to come so far. The last entry may be gone, so that it never comes; and a watch that has ended
-/// takes longer to begin again than a reminder should wait.
+/// The time that a watch may take to come so far. The last entry may be gone, so that it never
+/// comes; and a watch that has ended takes longer to begin again than a reminder should wait.
 const WITHIN: Duration = Duration::from_millis(250);
 
 /// Partitions that wait for a watch.
@@ -28,7 +28,7 @@ pub(super) struct CatchUp {
     asked: BTreeSet<Partition>,
     /// Returns the bucket's last revision, or none where it cannot be known.
     question: Option<BoxFuture<'static, Option<u64>>>,
-    /// How far the watch must come for those who asked, and how long they wait for that.
+    /// The point that the watch must reach for those who asked, and the deadline for that.
     upto: Option<(u64, Instant)>,
     not_before: Instant,
 }

@@ -20,7 +20,7 @@ use crate::nats::{Nats, NatsError, chain, connect};
 /// Pause before a client that could not be replaced is tried again.
 const REST: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether a connection has moved,
+/// Interval at which a connection's state is checked,
 const POLL: Duration = Duration::from_millis(10);
 /// how long that may take before the next one moves,
 const MOVE_WITHIN: Duration = Duration::from_secs(5);
@@ -44,7 +44,8 @@ pub struct Links {
     pub queries: Link,
 }
 
-/// The sender of a link whose client is replaced when it has ended, or of one whose client is the process's for good.
+/// The sender of a link whose client is replaced when it has ended, or of one whose client is the
+/// process's for good.
 type Ends = [(Connection, watch::Sender<Nats>); 6];
 
 impl Links {
@@ -136,7 +137,8 @@ pub fn keep(
                     "a NATS client ended and is replaced"
                 );
                 if [Connection::Main, Connection::Members].contains(&name) {
-                    // Every task has this one, and what it was about to write is not known any more.
+                    // Every task has this one, and what it was about to write is not known any
+                    // more.
                     readiness.send_modify(|readiness| readiness.ended = Some(name.value()));
                     return;
                 }
@@ -174,7 +176,8 @@ async fn leave(
     };
     tracing::info!(connection = name.value(), "moving to another nats-server");
     if let Some(elsewhere) = elsewhere.filter(|_| name == Connection::Apps) {
-        // Requests under way have their answers over the old client, which lasts as long as they do.
+        // Requests under way have their answers over the old client, which lasts as long as they
+        // do.
         link.send_replace(elsewhere);
     } else {
         let connects = || nats.client.statistics().connects.load(Ordering::Relaxed);
@@ -204,7 +207,8 @@ async fn replacement(
             Ok(nats) => return nats,
             Err(error) => {
                 tracing::warn!(connection = name.value(), error = %chain(&error), "failed to connect, retrying");
-                // A restart does not help where a server is away, or a file of credentials is not there yet.
+                // A restart does not help where a server is away, or a file of credentials is not
+                // there yet.
                 let may_pass = matches!(
                     error,
                     NatsError::Connect { .. }

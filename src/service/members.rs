@@ -60,7 +60,7 @@ struct Held {
     is_working: bool,
 }
 
-/// What a member needs to share the work.
+/// The resources that a member needs to share the work.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The settings.
@@ -69,21 +69,22 @@ pub struct Context {
     pub nats: Nats,
     /// This member's name.
     pub member: String,
-    /// A connection of its own for what members say to each other: it must not wait behind a mailbox that is being read.
+    /// A connection of its own for what members say to each other: it must not wait behind a
+    /// mailbox that is being read.
     pub voice: Nats,
-    /// Says whether what this member holds is still its own.
+    /// Knows whether this member still owns its roles.
     pub lease: Lease,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
-    /// What is held and what waits.
+    /// The gauges of state and backlog.
     pub gauges: Gauges,
-    /// Says how ready this member is.
+    /// The readiness of this member.
     pub readiness: watch::Sender<Readiness>,
     /// Names under which several app servers answer.
     pub shared_names: SharedNames,
 }
 
-/// What the roles need.
+/// The resources that the roles need.
 #[derive(Debug, Clone)]
 pub struct Roles {
     /// The role for sets.

@@ -94,8 +94,8 @@ const SETUP_PATIENCE: Duration = Duration::from_secs(10);
 /// Maximum time for the last writes after the grace period.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes what is in flight, within
-/// `members.grace`, and leaves the rest to the other members.
+/// Sets the installation up where needed and serves it until `stop` is cancelled; then finishes
+/// what is in flight, within `members.grace`, and leaves the rest to the other members.
 ///
 /// # Errors
 /// When NATS cannot be reached, or the installation cannot be set up.

@@ -47,7 +47,7 @@ pub async fn unless_stopped<T>(
     }
 }
 
-/// What it takes to own a position.
+/// The resources that the owner of a position needs.
 #[derive(Debug, Clone)]
 pub struct Owner {
     /// The settings.

@@ -29,7 +29,8 @@ use crate::router::{Company, Instance, NoAnswer, Undelivered};
 use crate::token::UserId;
 use crate::trace::TraceParent;
 
-/// Carries requests of all partitions of a member. Cloning shares it, and costs little: partitions do it for each request.
+/// Carries requests of all partitions of a member. Cloning shares it, and costs little: partitions
+/// do it for each request.
 #[derive(Debug, Clone)]
 pub struct RequestBatcher(Arc<Queues>);
 

@@ -20,8 +20,8 @@ use crate::wire::member::MAX_SHARED_NAMES;
 /// The length of a round, in which the later answers of each instance are counted once. The names
 /// are to be found within a minute.
 const ROUND: Duration = Duration::from_secs(20);
-/// How long a name is reported after several answered under it. Without routes no heartbeat is
-/// sent, so there may be no later count.
+/// The time for which a name is reported after several answered under it. Without routes no
+/// heartbeat is sent, so there may be no later count.
 const KEEP: Duration = Duration::from_secs(600);
 /// Reports that wait for the task. What does not fit is reported again in the next round.
 const QUEUE: usize = 64;
@@ -70,7 +70,8 @@ impl SharedNames {
         let _ = self.reports.try_send((instance.name.clone(), answers));
     }
 
-    /// Returns the names under which several app servers answer, up to [`MAX_SHARED_NAMES`] of them.
+    /// Returns the names under which several app servers answer, up to [`MAX_SHARED_NAMES`] of
+    /// them.
     pub fn found(&self) -> Vec<InstanceName> {
         self.found.borrow().clone()
     }

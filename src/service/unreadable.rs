@@ -54,7 +54,8 @@ pub(super) struct InputContext {
     pub(super) metrics: Metrics,
 }
 
-/// For each consumer the message that was lost last, and how often in a row. It outlives a take-over.
+/// For each consumer the message that was lost last, and how often in a row. It outlives a
+/// take-over.
 #[derive(Debug, Clone, Default)]
 pub struct Losses(watch::Sender<BTreeMap<String, (u64, u32)>>);
 

@@ -1,17 +1,18 @@
 //! Brings an installation of a version before the log to this one.
 //!
-//! What that version has taken in, it finishes itself, and only then its work queues are removed. So nothing is translated but
-//! the subjects of scheduled reminders, and nothing is delivered twice. It can be run again after it was interrupted.
+//! What that version has taken in, it finishes itself, and only then its work queues are removed.
+//! So nothing is translated but the subjects of scheduled reminders, and nothing is delivered
+//! twice. It can be run again after it was interrupted.
 
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::nats::{Nats, NatsError, repartition, topology, upgrade};
 
-/// How often JetStream is asked how far the members are.
+/// Interval at which JetStream is asked for the members' progress.
 const POLL: Duration = Duration::from_millis(200);
 
-/// How far it has come.
+/// The progress of the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// Members of the earlier version finish so many messages; so many members run.
@@ -25,7 +26,8 @@ pub enum Progress {
 /// Upgrades the installation, and says how far it has come.
 ///
 /// # Errors
-/// When there is nothing to upgrade, the configuration does not fit, or JetStream does not do as it is asked; run it again then.
+/// When there is nothing to upgrade, the configuration does not fit, or JetStream does not do as it
+/// is asked; run it again then.
 pub async fn run(
     nats: &Nats,
     config: &Config,

@@ -14,8 +14,8 @@ const MOST: f64 = 2.0;
 /// waits longer. A user in the abuser's queue waits for half of it at the median, on any machine.
 const PART: f64 = 1.0 / 3.0;
 
-/// Where no queue is shared, one of a hundred may wait this long on a machine that is busy with other
-/// things: a fraction of every timeout of Bellhop's, so a wait for one is seen.
+/// One of a hundred may wait this long where no queue is shared, on a machine that is busy with
+/// other things: a fraction of every timeout of Bellhop's, so a wait for one is seen.
 const BUSY_MS: f64 = 500.0;
 
 /// The result of a scenario.

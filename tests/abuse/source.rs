@@ -23,7 +23,8 @@ async fn a_source_that_floods_slows_no_other_source() {
             sent.cancelled().await;
             let (_, last) = world.log_range().await.expect("JetStream answers");
             world.has_passed(last).await;
-            // Where the machine is so busy that answers are late, some take the way through the mailbox.
+            // Where the machine is so busy that answers are late, some take the way through the
+            // mailbox.
             world.has_parked(0).await;
         })
         .await;
@@ -36,8 +37,8 @@ async fn a_source_that_floods_slows_no_other_source() {
     assert!(verdict.wrong.is_empty(), "{verdict}");
 }
 
-/// A small set can become much in memory: each of its reminders is refused on its own, or known as a
-/// mistake of the whole set.
+/// A small set can become much in memory: each of its reminders is refused on its own, or known as
+/// a mistake of the whole set.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sets_of_empty_reminders_take_little_memory() {
     const REMINDERS: usize = 10_000;
@@ -60,8 +61,8 @@ async fn sets_of_empty_reminders_take_little_memory() {
 }
 
 impl World {
-    /// Waits until everything up to this sequence of the log is settled. The others' sets follow all
-    /// the time.
+    /// Waits until everything up to this sequence of the log is settled. The others' sets follow
+    /// all the time.
     async fn has_passed(&self, last: u64) {
         self.within("the flood is through", async |world| {
             match world.log_range().await? {

@@ -8,7 +8,7 @@ use crate::size;
 use crate::world::{World, names};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn start_among_many_associates_slows_nobody() {
+async fn start_with_many_associates_slows_no_other() {
     let users = 3 * size();
     let mut world = World::start(&[], &[]).await;
     let putting = world

@@ -3,9 +3,10 @@
 //! and cuts. Everybody writes down what they did; a checker that reads nothing else says whether
 //! every promise was kept.
 //!
-//! `cargo test --test chaos` is a short run; `BELLHOP_CHAOS=30m` makes it longer, `BELLHOP_CHAOS_SEED` repeats the faults
-//! of another run, though never its timing, and `BELLHOP_CHAOS_FAULTS=nats_kill,host_cut` has no others.
-//! `BELLHOP_CHAOS_OTHER_NATS` names another nats-server: the fault `nats_upgrade` switches all nodes to it, and back.
+//! `cargo test --test chaos` is a short run; `BELLHOP_CHAOS=30m` makes it longer,
+//! `BELLHOP_CHAOS_SEED` repeats the faults of another run, though never its timing, and
+//! `BELLHOP_CHAOS_FAULTS=nats_kill,host_cut` has no others. `BELLHOP_CHAOS_OTHER_NATS` names
+//! another nats-server: the fault `nats_upgrade` switches all nodes to it, and back.
 
 #![allow(clippy::unwrap_used)] // A test that cannot go on has failed.
 #![allow(clippy::disallowed_methods)] // Faults and deadlines are real time.

@@ -12,7 +12,8 @@ use bellhop_testkit::nats_server::{self, NatsServer, Options};
 use crate::hosts::{self, Hosts};
 use crate::program::{probe, signal};
 
-/// Names another nats-server, to which nodes are upgraded or downgraded and back while they are under load.
+/// Names another nats-server, to which nodes are upgraded or downgraded and back while they are
+/// under load.
 pub(crate) const OTHER_ENV: &str = "BELLHOP_CHAOS_OTHER_NATS";
 
 /// One of the cluster's servers.

@@ -87,7 +87,8 @@ async fn doctor(world: &World, more: &[&str]) -> Diagnosis {
     )
 }
 
-/// Every check, and its verdict on a healthy installation. Only the system account sees how a server writes.
+/// Every check, and its verdict on a healthy installation. Only the system account sees how a
+/// server writes.
 const HEALTHY: [(&str, &str); 25] = [
     ("account", "ok"),
     ("backlog", "ok"),

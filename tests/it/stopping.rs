@@ -102,7 +102,7 @@ async fn recorded_reminders_are_not_repeated_without_a_position() {
     assert_eq!(world.takes().len(), 4);
 }
 
-/// What was recorded is known after a crash, however much was recorded behind it.
+/// Recorded outcomes are known after a crash, however much was recorded behind it.
 #[tokio::test]
 async fn early_outcomes_of_an_open_set_are_known() {
     const LATER_ONES: usize = 2_000;

@@ -65,7 +65,8 @@ async fn store(world: &World, subject: String, headers: &[(&str, String)], body:
     sent.unwrap().await.unwrap();
 }
 
-/// Parks a reminder as the earlier version did: as an event of one, named by the event that it came in.
+/// Parks a reminder as the earlier version did: as an event of one, named by the event that it came
+/// in.
 async fn parked_earlier(world: &World, id: &str, user: &str) {
     let finished = with(
         reminder(id, user),
@@ -86,7 +87,8 @@ async fn parked_earlier(world: &World, id: &str, user: &str) {
     .await;
 }
 
-/// Schedules a reminder as the earlier version did: without the user in the subject, nor the place among the headers.
+/// Schedules a reminder as the earlier version did: without the user in the subject, nor the place
+/// among the headers.
 async fn scheduled_earlier(world: &World, id: &str, user: &str, at: String) {
     let finished = with(
         reminder(id, user),

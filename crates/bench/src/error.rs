@@ -1,4 +1,4 @@
-//! Why a measurement has no result.
+//! The reasons why a measurement has no result.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -9,7 +9,7 @@ use bellhop_testkit::nats_server::{FindError, StartError};
 /// Any error, as a cause.
 pub type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why a measurement has no result.
+/// The reason why a measurement has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
     /// There is no `bellhop` program to measure.
@@ -29,7 +29,7 @@ pub enum BenchError {
     Failed {
         /// The attempted action.
         action: Cow<'static, str>,
-        /// Why it failed.
+        /// The cause.
         #[source]
         cause: Cause,
     },
@@ -38,15 +38,15 @@ pub enum BenchError {
     Process {
         /// The process.
         process: String,
-        /// What happened.
+        /// The problem.
         problem: String,
     },
-    /// What arrived is not what was published, so the measurement is void.
+    /// The received reminders differ from the published ones, so the measurement is void.
     #[error("the measurement of {what} is void: {problem}")]
     Void {
-        /// What was measured.
+        /// The measurement.
         what: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
 }

@@ -136,7 +136,8 @@ impl Conversation {
             .transpose()
     }
 
-    /// Completes all of this work, which is an `action`, and reports from time to time how much is done.
+    /// Completes all of this work, which is an `action`, and reports from time to time how much is
+    /// done.
     pub(super) async fn count<E: Into<Cause>, R: Serialize>(
         &mut self,
         mut work: impl Stream<Item = Result<(), E>> + Unpin,

@@ -46,7 +46,8 @@ pub struct Draft {
     /// Earliest delivery.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deliver_at: Option<Timestamp>,
-    /// When it repeats. Each occurrence is a reminder of its own. Give it an `id`, to replace or cancel it later.
+    /// The times at which it repeats. Each occurrence is a reminder of its own. Give it an `id`, to
+    /// replace or cancel it later.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repeat: Option<Repeat>,
     /// Latest delivery.

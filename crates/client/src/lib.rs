@@ -6,9 +6,9 @@
 //!   desktop application): it registers who is connected, and hands over their reminders.
 //! - [`Queries`] asks for the history, one reminder's fate and mailboxes, and erases users.
 //!
-//! All work over your own connection of [async-nats](https://crates.io/crates/async-nats), and
-//! need no more rights in NATS than such a program has. Bellhop itself (`bellhop serve`) must run on
-//! the same NATS.
+//! All work over your own connection of [async-nats](https://crates.io/crates/async-nats), and need
+//! no more rights in NATS than such a program has. Bellhop itself (`bellhop serve`) must run on the
+//! same NATS.
 //!
 //! ## Publish
 //!

@@ -210,8 +210,8 @@ impl Publisher {
 
     /// Cancels the scheduled reminders of an id, of all users: those with a
     /// [`deliver_at`](Draft::deliver_at) that has not come yet, and those with a
-    /// [`repeat`](Draft::repeat). Their outcome is `cancelled`. One that is due already, or was never
-    /// scheduled, is left alone, and there is no outcome.
+    /// [`repeat`](Draft::repeat). Their outcome is `cancelled`. One that is due already, or was
+    /// never scheduled, is left alone, and there is no outcome.
     ///
     /// It goes out in order with what is published: a reminder that is published later under the
     /// same id is not cancelled.

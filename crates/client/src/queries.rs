@@ -25,10 +25,10 @@ const ERROR: &str = "Nats-Service-Error";
 pub struct Options {
     /// The prefix of the installation's names: `bellhop`.
     pub prefix: String,
-    /// The app server that asks, about users alone who have a route there. Without one, the program asks about all users, which
-    /// its permissions in NATS must allow.
+    /// The app server that asks, about users alone who have a route there. Without one, the program
+    /// asks about all users, which its permissions in NATS must allow.
     pub instance: Option<InstanceName>,
-    /// How long an answer may take: 25 s. Bellhop itself gives up after 20 s.
+    /// The deadline of an answer: 25 s. Bellhop itself gives up after 20 s.
     pub patience: Duration,
 }
 
@@ -100,7 +100,7 @@ pub struct HistoryQuery {
 pub struct Page {
     /// The reminders.
     pub reminders: Vec<PastReminder>,
-    /// Where the next page begins, if there is one.
+    /// The place where the next page begins, if there is one.
     pub cursor: Option<String>,
 }
 
@@ -112,7 +112,7 @@ pub struct PastReminder {
     pub reminder: KnownReminder,
     /// The latest outcome, such as `delivered`.
     pub outcome: String,
-    /// When that was.
+    /// Time of the latest outcome.
     pub at: Timestamp,
     /// All outcomes, the oldest first.
     pub trail: Vec<Step>,
@@ -128,11 +128,12 @@ pub struct KnownReminder {
     pub source: Source,
     /// The name of the set in which it was published.
     pub set: String,
-    /// Whom it was published for. `None` if it was refused because it named no user.
+    /// The user it was published for. `None` if it was refused because it named no user.
     pub user: Option<UserId>,
-    /// When it was published, by the clock of NATS.
+    /// Time of publishing, by the clock of NATS.
     pub published_at: Timestamp,
-    /// The whole reminder. `None` if it was blocked or refused, since its content must not be shown then.
+    /// The whole reminder. `None` if it was blocked or refused, since its content must not be shown
+    /// then.
     pub whole: Option<Box<Reminder>>,
 }
 
@@ -144,16 +145,17 @@ pub struct Fate {
     pub reminder: KnownReminder,
     /// All its outcomes, the oldest first.
     pub trail: Vec<Step>,
-    /// The users who have a reminder of this id, where they are several. The one of this answer is the first.
+    /// The users who have a reminder of this id, where they are several. The one of this answer is
+    /// the first.
     #[serde(default)]
     pub users: Vec<UserId>,
 }
 
-/// What waits for a user.
+/// The reminders that wait for a user.
 #[derive(Debug, Clone, Deserialize)]
 #[non_exhaustive]
 pub struct Mailbox {
-    /// How many reminders wait.
+    /// The number of reminders that wait.
     pub parked: u64,
     /// Since when the oldest of them does.
     pub oldest: Option<Timestamp>,
@@ -192,7 +194,8 @@ impl Queries {
         self.ask("history", query).await
     }
 
-    /// Returns a reminder and all its outcomes. Without a user, it is the one that was published last under this id.
+    /// Returns a reminder and all its outcomes. Without a user, it is the one that was published
+    /// last under this id.
     ///
     /// # Errors
     /// When there is no such reminder, the query is wrong or forbidden, or there is no answer.
@@ -206,7 +209,8 @@ impl Queries {
         self.ask("why", &query).await
     }
 
-    /// Returns what waits for a user: how many, and up to `limit` of them, 1 to 1,000; 100 if it is missing.
+    /// Returns what waits for a user: how many, and up to `limit` of them, 1 to 1,000; 100 if it is
+    /// missing.
     ///
     /// # Errors
     /// When the query is wrong or forbidden, or there is no answer.
@@ -219,8 +223,8 @@ impl Queries {
             .await
     }
 
-    /// Erases a user from the history, the mailboxes, the schedules, the routes and the lists of associates. Returns how many of
-    /// each were removed.
+    /// Erases a user from the history, the mailboxes, the schedules, the routes and the lists of
+    /// associates. Returns how many of each were removed.
     ///
     /// # Errors
     /// When this program may not erase users, or there is no answer.

@@ -16,7 +16,7 @@ pub(crate) struct Kind {
     pub title: &'static str,
     /// The text.
     pub content: &'static str,
-    /// How urgent it is.
+    /// Its urgency.
     pub priority: &'static str,
     /// Beside the source's own name.
     pub tag: &'static str,

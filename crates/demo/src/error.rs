@@ -31,7 +31,7 @@ pub enum DemoError {
     Failed {
         /// The attempted action, such as `follow the outcomes`.
         action: Cow<'static, str>,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: Cause,
     },

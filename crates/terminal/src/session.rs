@@ -76,7 +76,8 @@ pub(super) fn home(user: &UserId) -> String {
     format!("/as/{}/", user.escaped())
 }
 
-/// A signed-in user. A handler that takes it answers that user alone, about whom the request's path is.
+/// A signed-in user. A handler that takes it answers that user alone, about whom the request's path
+/// is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Session {
     pub user: UserId,

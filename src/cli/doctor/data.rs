@@ -100,7 +100,8 @@ pub(super) fn shared_names(case: &Case<'_>) -> Vec<Finding> {
     })
 }
 
-/// Checks that no reminders wait for a user while another user, whose name looks the same, has a route.
+/// Checks that no reminders wait for a user while another user, whose name looks the same, has a
+/// route.
 pub(super) async fn lookalikes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     let expected = "one spelling of each user's name";
     let users = match Users::read(nats).await {
@@ -130,7 +131,8 @@ pub(super) async fn lookalikes(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     )]
 }
 
-/// Whether questions are answered, which takes a database that can be read, with the right schema, and a fresh history.
+/// Checks that queries are answered, which needs a readable database, with the right schema, and an
+/// up-to-date history.
 pub(super) async fn history(case: &Case<'_>, nats: &Nats) -> Vec<Finding> {
     if !case.config.history.is_on() {
         return vec![Finding::ok("no history is kept (history.url)")];

@@ -98,7 +98,7 @@ impl Refusal {
         }
     }
 
-    /// Whose fault it is, for a metric.
+    /// Returns the result, as a label of a metric.
     fn result(&self) -> Answer {
         if self.code() < 500 {
             Answer::Refused

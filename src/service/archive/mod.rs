@@ -1,4 +1,4 @@
-//! What it takes to write, query and erase the history.
+//! Everything that is needed to write, query and erase the history.
 
 pub mod handle;
 
@@ -30,7 +30,7 @@ pub struct Archive {
     pub queries: Link,
     /// Has the database.
     pub history: HistoryHandle,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
     /// Probes hear here that the history is behind.
     pub readiness: watch::Sender<Readiness>,

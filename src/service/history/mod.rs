@@ -145,7 +145,8 @@ async fn write(
     Ok(())
 }
 
-/// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next writer.
+/// Commits a batch and acknowledges it, however long the database is away; or leaves it to the next
+/// writer.
 async fn store(context: &Archive, batch: Batch, progress: &Progress<'_>, stop: &CancellationToken) {
     let Batch {
         entries,
@@ -207,7 +208,8 @@ async fn store_once(context: &Archive, entries: &[Entry]) -> Result<Written, His
     }
 }
 
-/// Tells probes and metrics how far this writer is; however it ends, that is the next one's to tell.
+/// Reports the progress of this writer to probes and metrics; when it ends, the next writer
+/// reports.
 struct Progress<'c>(&'c Archive);
 
 impl Progress<'_> {

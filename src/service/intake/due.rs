@@ -202,7 +202,8 @@ async fn go_out(
     if let Some(next) = due.next {
         let (id, user) = (next.id.clone(), next.user.clone());
         schedule::schedule_next(&context.owner.nats, source, next, received.headers.as_ref()).await;
-        // A cancellation that was taken in before has found no schedule. One that is taken in later finds this one.
+        // A cancellation that was taken in before has found no schedule. One that is taken in later
+        // finds this one.
         if is_cancelled(source, received, i64::MAX, questions).await {
             let why = Withdrawal::Cancelled;
             schedule::withdraw_surely(&context.owner.nats, source, &id, &user, i128::MAX, why)

@@ -76,7 +76,7 @@ struct Question {
     answer: oneshot::Sender<bool>,
 }
 
-/// What the role needs.
+/// The resources that the role needs.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Owns the role's position.
@@ -85,7 +85,7 @@ pub struct Context {
     pub(super) input: InputContext,
     /// Reads the log of sets.
     pub log: Log,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
 }
 

@@ -18,7 +18,7 @@ use crate::token::{Source, UserId};
 const MAX_RECORDS: usize = 250;
 /// bytes of it: far below any payload limit, unless one reminder alone is more.
 const MAX_BYTES: usize = 128 << 10;
-/// What a record takes, mostly.
+/// The typical size of a record, in bytes.
 const RECORD_BYTES: usize = 200;
 
 /// An outcome on its way to the stream.
@@ -69,22 +69,22 @@ pub struct Line<'l> {
     pub source: &'l Source,
     /// Its set.
     pub set: &'l str,
-    /// Whom it was for.
+    /// The reminder's user.
     pub user: Option<&'l UserId>,
-    /// What became of it.
+    /// The outcome.
     pub outcome: &'l Outcome,
-    /// When.
+    /// Time of the outcome.
     pub at: Timestamp,
-    /// When the reminder was published, in milliseconds since 1970.
+    /// Time at which the reminder was published, in milliseconds since 1970.
     pub published_ms: i64,
     /// Its finished JSON, if it is to be kept.
     pub reminder: Option<&'l [u8]>,
-    /// What is done with once this is recorded, and whose it is.
+    /// The part of the log that is done once this is recorded, and its owner.
     pub settles: Option<(Subscriber, Done)>,
 }
 
-/// Outcomes, written in parts of messages. Each is written where it is decided, once, so that the task
-/// that stores them has only to put parts together.
+/// Outcomes, written in parts of messages. Each is written where it is decided, once, so that the
+/// task that stores them has only to put parts together.
 #[derive(Debug)]
 pub struct Outcomes {
     parts: Vec<Part>,
@@ -143,7 +143,7 @@ pub struct Part {
     records: Vec<u8>,
     history: Vec<u8>,
     settles: Vec<(Subscriber, Done)>,
-    /// How many there are of each kind.
+    /// The number of outcomes of each kind.
     kinds: [u64; OutcomeKind::VARIANTS.len()],
 }
 
@@ -234,7 +234,7 @@ pub fn encode(parts: &[Part]) -> (HeaderMap, Bytes) {
     (headers, body.into())
 }
 
-/// What a message has around its records and lines.
+/// The size of everything around the records and lines of a message, in bytes.
 const FRAME_BYTES: usize = 32;
 
 fn join<'p>(body: &mut Vec<u8>, lists: impl Iterator<Item = &'p Vec<u8>>) {
@@ -265,8 +265,8 @@ impl At {
     }
 }
 
-/// Writes a [`Record`] as serde does, in a third of the time: serde collects the outcome's fields before
-/// it flattens them, and writes each time again.
+/// Writes a [`Record`] as serde does, in a third of the time: serde collects the outcome's fields
+/// before it flattens them, and writes each time again.
 fn write_record(body: &mut Vec<u8>, line: &Line<'_>, at: &str) {
     body.extend_from_slice(br#"{"id":"#);
     write_json(body, line.id);

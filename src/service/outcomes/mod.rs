@@ -109,8 +109,9 @@ impl Recorder {
         self.record(Outcomes::of(entries, self.has_history)).await;
     }
 
-    /// Waits until these outcomes are durable, however long JetStream is away; and, even if there are none, what was handed
-    /// in before: a mailbox is emptied up to a message, and that must not take what is not recorded yet.
+    /// Waits until these outcomes are durable, however long JetStream is away; and, even if there
+    /// are none, what was handed in before: a mailbox is emptied up to a message, and that must not
+    /// take what is not recorded yet.
     pub async fn record(&self, outcomes: Outcomes) {
         self.submit(outcomes.into_parts()).await;
     }

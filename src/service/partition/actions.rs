@@ -325,7 +325,8 @@ impl Worker {
             .iter()
             .any(is_parked)
             .then(|| self.log.progress.hold());
-        // Mostly nothing is refused, and then a copy of the connection costs as much as all else here.
+        // Mostly nothing is refused, and then a copy of the connection costs as much as all else
+        // here.
         let context = (!refused.is_empty()).then(|| self.context.clone());
         let recorder = self.context.owner.recorder.clone();
         self.start(async move {
@@ -366,7 +367,8 @@ impl Worker {
                 stored_ms: parked.parked_at.as_millisecond(),
             }),
         };
-        // What comes from a mailbox was recorded when it was parked; what is refused lies with what was refused.
+        // What comes from a mailbox was recorded when it was parked; what is refused lies with what
+        // was refused.
         let is_new = matches!(settled.item, Item::Event { .. })
             && settled.resolution != Resolution::MailboxFull;
         outcomes.push(&Line {

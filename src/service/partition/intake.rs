@@ -126,7 +126,8 @@ impl Worker {
             && self.in_work.len() < dispatch.max_events_in_flight
     }
 
-    /// Plans slices that wait, [`PLAN_BYTES`] of them at most, and gives them to the router in one step.
+    /// Plans slices that wait, [`PLAN_BYTES`] of them at most, and gives them to the router in one
+    /// step.
     pub(super) fn plan(&mut self, subscription: &Subscription) {
         let rules = self.context.rules.current();
         let planner = Planner {

@@ -97,7 +97,7 @@ enum Done {
     Nothing,
 }
 
-/// What a partition needs.
+/// The resources that a partition needs.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// Owns the partition's position.
@@ -114,9 +114,9 @@ pub struct Context {
     pub associates: Follow,
     /// Has the rules ready.
     pub rules: rules::Watch,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Metrics,
-    /// What is held and what waits.
+    /// The gauges of state and backlog.
     pub gauges: Gauges,
 }
 
@@ -339,7 +339,8 @@ impl Worker {
         checkpoint.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_stopping = false;
         let mut next_count = Instant::now();
-        // One timer for all deadlines, and one wait for the end: making them takes a lock each time.
+        // One timer for all deadlines, and one wait for the end: making them takes a lock each
+        // time.
         let mut alarm = pin!(tokio::time::sleep_until(next_count.into()));
         let mut stopped = pin!(stop.cancelled());
         loop {

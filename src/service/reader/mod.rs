@@ -191,7 +191,7 @@ struct Recipient {
 
 struct Reading {
     input: InputContext,
-    /// Where readers ask.
+    /// The place where readers ask.
     questions: mpsc::WeakUnboundedSender<Command>,
     partitions: u16,
     /// Creation time of the log.

@@ -103,9 +103,9 @@ enum End {
     OtherLog,
 }
 
-/// Returns true if the log does not have what this reader has read up to `after`, the last of it stored at `last`, or what the
-/// furthest subscriber has taken. What lies before that is there if that is. `state` is the log's, with the time of the set at
-/// the higher one of both places.
+/// Returns true if the log does not have what this reader has read up to `after`, the last of it
+/// stored at `last`, or what the furthest subscriber has taken. What lies before that is there if
+/// that is. `state` is the log's, with the time of the set at the higher one of both places.
 fn went_back(state: &LogState, (after, last): (u64, Option<i64>), furthest: Mark) -> bool {
     let at = furthest.sequence.max(after);
     let is_other = |stored_ms| {
@@ -118,7 +118,8 @@ fn went_back(state: &LogState, (after, last): (u64, Option<i64>), furthest: Mark
 }
 
 impl Run {
-    /// Returns how far the subscriber has come that has come furthest. It may wait for room behind another reader, or none.
+    /// Returns how far the subscriber has come that has come furthest. It may wait for room behind
+    /// another reader, or none.
     async fn furthest(&self) -> Mark {
         let (answer, answered) = oneshot::channel();
         let asked = self

@@ -46,7 +46,7 @@ pub struct JudgedSlice {
     pub set: Arc<OfSet>,
     /// Properties of all its reminders.
     pub common: Arc<Common>,
-    /// What is added to each of its reminders that is forwarded as it was published.
+    /// The fields added to each of its reminders that is forwarded as it was published.
     pub added: Arc<[u8]>,
     /// Its new reminders, in the order of the set.
     pub reminders: Vec<Judged>,
@@ -122,7 +122,7 @@ pub struct Planner<'a> {
 /// The most reminders of a slice that are compared with each other before they are merged.
 const MAX_COMPARED: usize = 32;
 
-/// Why the rules let a reminder go no further.
+/// The reason why the rules stop a reminder.
 enum End {
     Blocked(Outcome),
     Refused(Rejection),
@@ -707,7 +707,7 @@ mod tests {
     }
 
     proptest! {
-        /// App servers read the same of reminders that are all written anew.
+        /// App servers read the same of reminders that are all written again.
         #[test]
         fn forwarding_changes_no_reminder(reminders in reminders()) {
             let rules = rules(
@@ -721,9 +721,9 @@ mod tests {
             for judged in &mut slice.reminders {
                 judged.published.reminder.lacking = None;
             }
-            let anew = Planner { rules: &rules, merges: true }.plan(slice);
+            let rewritten = Planner { rules: &rules, merges: true }.plan(slice);
             let forwarded = plan(&rules, &body, &[]);
-            prop_assert_eq!(bodies(&forwarded), bodies(&anew));
+            prop_assert_eq!(bodies(&forwarded), bodies(&rewritten));
             prop_assert_eq!(forwarded.event.bodies.len() + forwarded.ended.len(), all.len());
         }
     }

@@ -210,8 +210,8 @@ impl Readers {
             .map(|subscription| subscription.taken)
     }
 
-    /// Returns up to where the subscriber was served that has come furthest. What it passed by since its position covers it does not
-    /// count: other sets may lie there by now.
+    /// Returns up to where the subscriber was served that has come furthest. What it passed by
+    /// since its position covers it does not count: other sets may lie there by now.
     pub fn furthest(&self) -> Mark {
         let served = self.subscriptions.values().map(|subscription| Mark {
             sequence: subscription.after,
@@ -255,8 +255,8 @@ impl Readers {
         self.attach(actions);
     }
 
-    /// Returns true if one reader serves every subscriber: then nothing is to be rearranged. This is
-    /// the state of a busy process, which asks several times for each set.
+    /// Returns true if one reader serves every subscriber: then nothing is to be rearranged. This
+    /// is the state of a busy process, which asks several times for each set.
     fn is_arranged(&self) -> bool {
         self.readers.len() == 1
             && !self.subscriptions.is_empty()

@@ -74,7 +74,7 @@ pub struct Slice {
     pub set: Arc<OfSet>,
     /// Properties of all its reminders.
     pub common: Arc<Common>,
-    /// What is added to each of its reminders that is forwarded as it was published.
+    /// The fields added to each of its reminders that is forwarded as it was published.
     pub added: Arc<[u8]>,
     /// Under which `Nats-Msg-Id` it was published.
     pub message_id: Option<Arc<str>>,
@@ -93,7 +93,7 @@ pub struct Published {
     pub place: usize,
     /// Its identity by its id, as of one that is delivered at once.
     pub identity: Id,
-    /// What it says.
+    /// The reminder's content.
     pub reminder: Reminder,
     /// Its bytes.
     pub raw: Bytes,
@@ -409,7 +409,7 @@ impl<'m> Sorted<'m> {
     }
 }
 
-/// What all slices of a set share.
+/// The part that all slices of a set share.
 struct Slicer {
     set: Arc<OfSet>,
     common: Arc<Common>,

@@ -163,7 +163,7 @@ pub struct InstanceQueue {
     pub is_crowded: bool,
     /// Its health.
     pub health: Health,
-    /// When it left a request unanswered, with no answer since.
+    /// The time at which it left a request unanswered, with no answer since.
     pub silent_since: Option<Instant>,
     /// Failures since the last accepted delivery.
     failures: u32,

@@ -74,7 +74,7 @@ impl Now {
 pub struct Settings {
     /// Time for which a confirmed connection counts as held. Zero asks before every delivery.
     pub lease: Duration,
-    /// How much of its lease is left when a connection with a delivery is asked about again. Zero
+    /// The rest of its lease at which a connection with a delivery is asked about again. Zero
     /// asks only when something is to be delivered.
     pub ask_ahead: Duration,
     /// First and longest pause before a silent instance is asked again.
@@ -103,11 +103,12 @@ pub struct Settings {
     pub expiry_interval: Duration,
     /// True if the user's mailbox gets a copy of each rerouted reminder.
     pub copy_rerouted: bool,
-    /// How long a user who held a connection is expected back. Until then associates get nothing.
+    /// The time for which a user who held a connection is expected back. Until then associates get
+    /// nothing.
     pub reroute_after: Duration,
     /// The most reminders and bytes that wait in memory for users who are expected back.
     pub expected_most: (usize, usize),
-    /// How long associates are tried, all of them together.
+    /// Maximum time for trying associates, all of them together.
     pub reroute_timeout: Duration,
     /// Time for which later duplicates are merged into a reminder.
     pub merge_window: Duration,
@@ -294,9 +295,10 @@ pub enum Input {
         /// The deletion's revision in the bucket.
         revision: u64,
     },
-    /// All routes were fed that had been put before the last [`Action::CatchUpWithRoutes`], or took too long.
+    /// All routes were fed that had been put before the last [`Action::CatchUpWithRoutes`], or took
+    /// too long.
     CaughtUpWithRoutes,
-    /// The user's associates were written down anew.
+    /// The user's associates were replaced.
     Associates {
         /// The user.
         user: UserId,
@@ -458,7 +460,8 @@ pub enum Action {
         /// About whom.
         users: Vec<UserId>,
     },
-    /// Feed all routes that were put up to now; answer with [`Input::CaughtUpWithRoutes`]. One is under way at a time.
+    /// Feed all routes that were put up to now; answer with [`Input::CaughtUpWithRoutes`]. One is
+    /// under way at a time.
     CatchUpWithRoutes,
     /// Look up where the associate of a user may be connected; answer with [`Input::RoutesFound`].
     LookUpRoutes {

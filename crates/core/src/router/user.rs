@@ -248,14 +248,14 @@ pub struct Work {
     pub page: Option<(InstanceKey, usize)>,
     /// The users who may get its reminders while it has no usable connection.
     pub associates: Vec<UserId>,
-    /// When it held a connection last, as far as that is known. Kept for users with associates
+    /// The last time it held a connection, as far as that is known. Kept for users with associates
     /// alone.
     pub held_at: Option<Instant>,
     /// The attempt to reach them.
     pub attempt: Option<RerouteAttempt>,
     /// All routes were known that had been put when the first of what waits arrived.
     pub is_caught_up: bool,
-    /// What is under way.
+    /// The activity in progress.
     pub state: State,
     /// Distinguishes the tickets of this turn from earlier ones.
     pub turn: u64,

@@ -185,8 +185,8 @@ impl Folding {
     }
 }
 
-/// Returns the grapheme clusters of a text that begins with one, each with its place. As `grapheme_indices`, and faster where
-/// nothing joins.
+/// Returns the grapheme clusters of a text that begins with one, each with its place. As
+/// `grapheme_indices`, and faster where nothing joins.
 pub fn clusters(text: &str) -> impl Iterator<Item = (usize, &str)> {
     static KINDS: LazyLock<&PerChar<Kind>> = LazyLock::new(|| Folding::default().kinds());
     let kinds = *KINDS;

@@ -85,7 +85,7 @@ pub(crate) struct Record {
     pub id: String,
     /// Its business system.
     pub source: String,
-    /// What became of it.
+    /// The outcome.
     pub outcome: String,
     /// Who accepted it first.
     pub instance: Option<String>,

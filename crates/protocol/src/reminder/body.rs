@@ -8,8 +8,8 @@ use super::reject::{RejectCode, Rejection};
 use crate::byte_order_mark;
 use crate::json::from_object;
 
-/// Reads a struct from a message's body. Where the body is JSON and not such a struct, the refusal has
-/// the code that is given.
+/// Reads a struct from a message's body. Where the body is JSON and not such a struct, the refusal
+/// has the code that is given.
 pub(crate) fn from_body<'a, T: Deserialize<'a>>(
     body: &'a [u8],
     code: RejectCode,

@@ -94,7 +94,7 @@ pub struct Reminder {
     pub source: Source,
     /// The name of the set it came in.
     pub set: Arc<str>,
-    /// Whom it is for.
+    /// The user for whom it is published.
     pub user: UserId,
     /// A short headline.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,8 +135,8 @@ pub struct Reminder {
     /// The pattern of its recurrence. A delivered reminder is one occurrence, which has none.
     #[serde(skip)]
     pub repeat: Option<Box<Repeat>>,
-    /// What its published bytes lack; none if they cannot be forwarded. To be set to none by what
-    /// changes a field that is delivered.
+    /// The fields that its published bytes lack; none if they cannot be forwarded. To be set to
+    /// none by what changes a field that is delivered.
     #[serde(skip)]
     pub lacking: Option<Lacking>,
 }

@@ -28,10 +28,11 @@ use crate::token::{Tag, UserId};
     schemars(rename = "PublishedReminder")
 )]
 pub struct RawReminder<'a> {
-    /// Unique within the source, 1 to 256 bytes without control characters; else `<set id>#<index>`.
+    /// Unique within the source, 1 to 256 bytes without control characters; else `<set
+    /// id>#<index>`.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = MAX_ID_BYTES), regex(pattern = crate::token::NO_CONTROL)))]
     pub(super) id: Option<Cow<'a, str>>,
-    /// Whom it is for.
+    /// The user for whom it is published.
     #[cfg_attr(feature = "schema", schemars(with = "UserId"))]
     pub(super) user: Cow<'a, str>,
     /// A short headline, up to 1 KiB.
@@ -43,7 +44,7 @@ pub struct RawReminder<'a> {
     /// They select the rules; up to 16.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<Tag>>", length(max = MAX_TAGS)))]
     pub(super) tags: Option<Vec<Text<'a>>>,
-    /// How urgent it is; else `normal`.
+    /// Its urgency; default: `normal`.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Priority>"))]
     pub(super) priority: Option<Cow<'a, str>>,
     /// Not delivered before this.
@@ -52,18 +53,19 @@ pub struct RawReminder<'a> {
     /// Not delivered after this.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Timestamp>"))]
     pub(super) expires_at: Option<Cow<'a, str>>,
-    /// When it repeats. Each occurrence is a reminder of its own.
+    /// The pattern of its recurrence. Each occurrence is a reminder of its own.
     pub(super) repeat: Option<RawRepeat>,
     /// `false`: only the user may get it; else `true`.
     pub(super) reroute: Option<bool>,
     /// `false`: it is not merged with its duplicates; else `true`.
     pub(super) merge: Option<bool>,
-    /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers of up to 300 characters that fit
-    /// into a double, whole characters.
+    /// Any JSON that common readers can hold, delivered byte for byte: at most 64 levels, numbers
+    /// of up to 300 characters that fit into a double, whole characters.
     #[cfg_attr(feature = "schema", schemars(with = "Option<serde_json::Value>"))]
     pub(super) data: Option<&'a RawValue>,
-    /// What its bytes lack; none if they cannot be forwarded as they are, because they have a field
-    /// that app servers do not receive, one that is `null`, or one whose name has escapes.
+    /// The fields that its bytes lack; none if they cannot be forwarded as they are, because they
+    /// have a field that app servers do not receive, one that is `null`, or one whose name has
+    /// escapes.
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub(super) lacking: Option<Lacking>,
 }
@@ -72,8 +74,8 @@ pub struct RawReminder<'a> {
 #[derive(serde::Deserialize)]
 pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
-/// What the published bytes of a reminder lack that each delivered one has, beside what its set
-/// knows.
+/// The fields that the published bytes of a reminder lack and that each delivered one has, beside
+/// what its set knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lacking {
     pub(super) id: bool,
@@ -82,8 +84,8 @@ pub struct Lacking {
 }
 
 impl Reminder {
-    /// Returns the reminder's finished JSON. `published` are its bytes as they were published, which
-    /// are forwarded if nothing about them changes; `of_set` is what [`of_set`] returns.
+    /// Returns the reminder's finished JSON. `published` are its bytes as they were published,
+    /// which are forwarded if nothing about them changes; `of_set` is what [`of_set`] returns.
     pub fn finish(&self, published: &[u8], of_set: &[u8]) -> Vec<u8> {
         let Some(lacking) = self.lacking else {
             return self.to_json();
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_reminder_is_written_anew() {
+    fn changed_reminder_is_rewritten() {
         for field in [
             r#""unknown":1"#,
             r#""for":"b""#,
@@ -291,8 +293,8 @@ mod tests {
         ] {
             let json = format!(r#"{{"user":"a","content":"c",{field}}}"#);
             assert!(!is_forwarded(&json), "{field}");
-            let anew = read(&json).unwrap().to_json();
-            assert_eq!(finish(&json).as_bytes(), anew, "{field}");
+            let written = read(&json).unwrap().to_json();
+            assert_eq!(finish(&json).as_bytes(), written, "{field}");
         }
         let expiring = r#"{"user":"a","content":"c","expires_at":"2030-01-01T00:00:00Z"}"#;
         assert!(is_forwarded(expiring));
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn long_reminder_is_written_anew() {
+    fn long_reminder_is_rewritten() {
         let spaces = " ".repeat(set::SMALL_BYTES);
         let json = format!(r#"{{"user":"a",{spaces}"content":"c"}}"#);
         assert!(!is_forwarded(&json));
@@ -349,9 +351,9 @@ mod tests {
     }
 
     proptest! {
-        /// Forwarded or written anew, app servers read the same.
+        /// Forwarded or rewritten, app servers read the same.
         #[test]
-        fn finished_reminder_reads_as_one_written_anew(
+        fn finished_reminder_reads_as_a_rewritten_one(
             mut fields in prop::collection::vec(field(), 0..4),
             user in any::<char>(),
             content in any::<String>(),
@@ -361,16 +363,16 @@ mod tests {
             fields.push(format!("\"content\" : {}", json(&content)));
             let published = format!("{{{}}}", fields.join(","));
             if let Some(reminder) = read(&published) {
-                let (finished, anew) = (finish(&published), reminder.to_json());
-                let anew = std::str::from_utf8(&anew).unwrap();
+                let (finished, written) = (finish(&published), reminder.to_json());
+                let written = std::str::from_utf8(&written).unwrap();
                 let value = |json: &str| serde_json::from_str::<Value>(json).unwrap();
-                prop_assert_eq!(value(&finished), value(anew));
+                prop_assert_eq!(value(&finished), value(written));
                 // No name stands twice, and data is the same byte for byte.
                 let fields = |json| serde_json::from_str::<Fields<'_>>(json).unwrap();
-                let (finished, anew) = (fields(&finished), fields(anew));
-                prop_assert_eq!(finished.0.len(), anew.0.len());
+                let (finished, written) = (fields(&finished), fields(written));
+                prop_assert_eq!(finished.0.len(), written.0.len());
                 let data = |fields: &Fields<'_>| fields.get("data").map(|data| data.get().to_owned());
-                prop_assert_eq!(data(&finished), data(&anew));
+                prop_assert_eq!(data(&finished), data(&written));
             }
         }
     }

@@ -59,7 +59,7 @@ pub struct ReminderSet<'a> {
 pub struct Common {
     /// The set's own name, or its stream sequence.
     pub id: Arc<str>,
-    /// Whether its publisher has named it.
+    /// True if its publisher chose the id.
     pub is_named: bool,
     /// The due time of its reminders, if they have none of their own.
     pub deliver_at: Option<Timestamp>,

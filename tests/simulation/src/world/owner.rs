@@ -29,7 +29,7 @@ use crate::faults::Fault;
 /// it time out.
 const QUEUED_UP_TO_MS: u64 = 2_000;
 
-/// Whose reminders are in a request, how many, and whether they go to the user.
+/// The user of the reminders in a request, their number, and whether they go to that user.
 type Contents = Vec<(UserId, usize, bool)>;
 
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What owners send to be stored.
+//! The messages that owners send to be stored.
 
 use bellhop_core::log::Subscriber;
 use bellhop_core::log::done::Done;
@@ -17,7 +17,7 @@ pub struct Record {
     pub then: Then,
 }
 
-/// What follows when an outcome is stored.
+/// The next step after an outcome is stored.
 #[derive(Debug, Clone)]
 pub enum Then {
     Nothing,

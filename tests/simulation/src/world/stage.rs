@@ -1,6 +1,6 @@
 //! The steps of a takeover.
 
-/// What a new owner does next.
+/// The next step of a new owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Learns the positions; from here on the owners that they name can record nothing.
@@ -13,6 +13,6 @@ pub enum Stage {
     Find,
     /// Reads what is recorded as settled.
     Recorded,
-    /// Tells the machine all of that, and the routes, and begins to read the log.
+    /// Passes all of that, and the routes, to the machine, and begins to read the log.
     Load,
 }

@@ -30,7 +30,7 @@ const LATE_MS: u64 = 3_000;
 /// Within this time a stopping machine becomes quiet.
 const STOPPED_WITHIN_MS: u64 = 20_000;
 
-/// How an owner ends.
+/// The end of an owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Everything was finished.

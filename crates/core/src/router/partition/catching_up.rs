@@ -1,16 +1,19 @@
-//! Catching up with routes: a user without a route may have put one just before its reminder was published.
+//! Catching up with routes: a user without a route may have put one just before its reminder was
+//! published.
 //!
-//! Routes and reminders come by different ways, so a reminder can arrive before a route that was put earlier. Before live
-//! reminders of a user without a route are parked or offered to associates, the machine asks the shell to feed it every route
-//! that was put by then. One question is under way at a time, for all users who wait, so a flood of reminders for absent users
-//! costs some questions a second and nothing for each reminder. Users with mail do not wait: theirs goes behind it at once.
+//! Routes and reminders come by different ways, so a reminder can arrive before a route that was
+//! put earlier. Before live reminders of a user without a route are parked or offered to
+//! associates, the machine asks the shell to feed it every route that was put by then. One question
+//! is under way at a time, for all users who wait, so a flood of reminders for absent users costs
+//! some questions a second and nothing for each reminder. Users with mail do not wait: theirs goes
+//! behind it at once.
 
 use super::Router;
 use crate::router::Action;
 use crate::router::keys::UserKey;
 use crate::router::user::State;
 
-/// Who waits for the routes.
+/// The users who wait for the routes.
 #[derive(Debug, Default)]
 pub(super) struct CatchUp {
     /// Users whose question is under way.
@@ -20,7 +23,8 @@ pub(super) struct CatchUp {
 }
 
 impl Router {
-    /// Lets the user wait for the routes of this moment, if that was not done for what waits. Returns whether it waits.
+    /// Lets the user wait for the routes of this moment, if that was not done for what waits.
+    /// Returns whether it waits.
     pub(super) fn catch_up(&mut self, user: UserKey) -> bool {
         let known = &self.users[user];
         let work = known.work();

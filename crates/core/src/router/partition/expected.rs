@@ -14,7 +14,7 @@ use super::{Router, State, Timer};
 use crate::router::keys::{InstanceKey, UserKey};
 use crate::router::{Entry, Now};
 
-/// How much waits in memory for users who are expected back.
+/// The amount that waits in memory for users who are expected back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Held {
     reminders: usize,

@@ -197,7 +197,8 @@ impl Router {
         }
     }
 
-    /// The connection is held from now on. If something awaits that, it is for what comes next, too.
+    /// The connection is held from now on. If something awaits that, it is for what comes next,
+    /// too.
     fn confirmed(&mut self, now: Now, user: UserKey, queue: InstanceKey, is_awaited: bool) {
         let held_until = self.held_from(now);
         if let Some(route) = self.users[user].route_mut(queue) {

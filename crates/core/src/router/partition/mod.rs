@@ -90,7 +90,7 @@ pub struct Router {
     reads_in_flight: usize,
     /// Users who wait for the routes.
     catch_up: CatchUp,
-    /// What waits in memory for users who are expected back.
+    /// The amount that waits in memory for users who are expected back.
     expected: Held,
     merge_window: MergeWindow,
     /// Turns of users so far.

@@ -2,8 +2,8 @@
 //! before its lease ends. So the next delivery mostly finds a connection that is held, and does not
 //! wait for a heartbeat.
 //!
-//! Connections are kept by the *slot* of the wall clock in which they are due. All partitions have the
-//! same slots, so what they ask an instance at that moment goes together.
+//! Connections are kept by the *slot* of the wall clock in which they are due. All partitions have
+//! the same slots, so what they ask an instance at that moment goes together.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::router::Now;
 use crate::router::instance_queue::{Asked, Ticket};
 use crate::router::keys::{InstanceKey, UserKey};
 
-/// Slots in the part of a lease for which connections are asked about ahead: the more, the later they
-/// are asked about, and the less goes together.
+/// Slots in the part of a lease for which connections are asked about ahead: the more, the later
+/// they are asked about, and the less goes together.
 const SLOTS: u32 = 4;
 
 /// Connections that are asked about before their leases end.
@@ -28,7 +28,8 @@ pub(super) struct Renewals {
 }
 
 impl Router {
-    /// Something was delivered over a held connection: it is asked about again before its lease ends.
+    /// Something was delivered over a held connection: it is asked about again before its lease
+    /// ends.
     pub(super) fn renew_later(&mut self, now: Now, user: UserKey, queue: InstanceKey) {
         let settings = &self.settings;
         let Some(after) = settings.lease.checked_sub(settings.ask_ahead) else {
@@ -73,8 +74,8 @@ impl Router {
         }
     }
 
-    /// Asks about the connections of the first slot, but for those over which something was delivered
-    /// since: their leases end later.
+    /// Asks about the connections of the first slot, but for those over which something was
+    /// delivered since: their leases end later.
     pub(super) fn renew_leases(&mut self, now: Now) {
         self.renewals.armed = None;
         let (ahead, is_stopping) = (self.settings.ask_ahead, self.is_stopping);

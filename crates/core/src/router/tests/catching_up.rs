@@ -1,4 +1,5 @@
-//! Routes and reminders come by different ways: a user without a route may have put one before its reminder was published.
+//! Routes and reminders come by different ways: a user without a route may have put one before its
+//! reminder was published.
 
 use super::*;
 

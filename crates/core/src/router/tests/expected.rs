@@ -62,21 +62,21 @@ fn associates_have_their_whole_time_after_it() {
 }
 
 #[test]
-fn a_user_who_never_was_here_is_not_expected() {
+fn unknown_user_is_not_expected() {
     let mut router = TestRouter::with(|settings| settings.reroute_after = Duration::from_secs(10));
     router.associates("alice", "bob");
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
 }
 
 #[test]
-fn a_user_who_left_long_ago_is_not_expected() {
+fn user_who_left_long_ago_is_not_expected() {
     let mut router = alice_left();
     router.wait(9_000);
     assert_eq!(router.publish("alice"), ["look up bob for alice"]);
 }
 
 #[test]
-fn a_silent_instance_keeps_associates_waiting_from_its_first_silence() {
+fn associates_wait_from_the_first_silence() {
     let mut router = alice_was_here();
     router.wait(3_600_000); // Nothing came for an hour, so nothing was confirmed.
     router.publish("alice");
@@ -93,7 +93,7 @@ fn a_silent_instance_keeps_associates_waiting_from_its_first_silence() {
 }
 
 #[test]
-fn an_instance_that_stays_silent_is_waited_for_once() {
+fn silent_instance_is_waited_for_once() {
     let mut router = alice_was_here();
     router.wait(3_600_000);
     router.publish("alice");
@@ -115,7 +115,7 @@ fn an_instance_that_stays_silent_is_waited_for_once() {
 }
 
 #[test]
-fn a_connection_that_is_denied_counts_from_its_last_confirmation() {
+fn denied_connection_counts_from_its_last_confirmation() {
     let mut router = alice_was_here();
     router.wait(9_000);
     assert_eq!(router.publish("alice"), ["deliver app-1: alice e2"]);
@@ -127,7 +127,7 @@ fn a_connection_that_is_denied_counts_from_its_last_confirmation() {
 }
 
 #[test]
-fn what_must_not_leave_is_parked_and_order_stays() {
+fn reminder_without_reroute_is_parked_in_order() {
     let mut router = alice_left();
     assert_eq!(
         router.event([reminder("alice").stays(), reminder("alice")]),
@@ -142,7 +142,7 @@ fn what_must_not_leave_is_parked_and_order_stays() {
 }
 
 #[test]
-fn beyond_the_bound_reminders_are_parked_for_the_user() {
+fn reminders_beyond_the_bound_are_parked() {
     let mut router = alice_left();
     for _ in 0..100 {
         assert_eq!(router.event([reminder("alice").bytes(1)]), NOTHING);
@@ -174,7 +174,7 @@ fn stopping_parks_what_waits_for_the_user() {
 }
 
 #[test]
-fn what_expires_meanwhile_goes_nowhere() {
+fn reminder_that_expires_meanwhile_is_not_delivered() {
     let mut router = alice_left();
     router.event([reminder("alice").expires(router.now.unix_ms + 100)]);
     assert_eq!(router.wait(9_000), ["alice e2 expired"]);

@@ -73,7 +73,7 @@ fn silent_instance_is_not_asked_ahead() {
 }
 
 #[test]
-fn reminder_waits_for_no_more_than_one_heartbeat_ahead() {
+fn reminder_waits_for_at_most_one_heartbeat() {
     let mut router = asking_ahead();
     router.hold("alice", "app-1");
     router.up("carol", "app-1");
