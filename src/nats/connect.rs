@@ -254,10 +254,14 @@ fn io_error(error: &ConnectError) -> Option<&io::Error> {
     error.source()?.downcast_ref()
 }
 
-/// Returns whether TLS failed during its handshake, for which the client has no kind of error.
+/// Returns true if TLS failed during its handshake, for which the client has no kind of error. Over
+/// WebSockets the failure is further down among the causes.
 fn is_of_handshake(error: &ConnectError) -> bool {
-    let inner = io_error(error).and_then(io::Error::get_ref);
-    inner.is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
+    let of_tls = |cause: &(dyn Error + 'static)| {
+        let inner = cause.downcast_ref().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<async_nats::rustls::Error>())
+    };
+    std::iter::successors(error.source(), |&cause| cause.source()).any(of_tls)
 }
 
 fn tls_hint(settings: &config::Nats) -> &'static str {

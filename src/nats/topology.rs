@@ -693,7 +693,8 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         description: Some(description.to_owned()),
         storage: StorageType::File,
         num_replicas: config.streams.replicas,
-        duplicate_window: config.idempotency.window,
+        // Only Bellhop writes there, and repeats at once what it writes.
+        duplicate_window: config.idempotency.window.min(OWN_DUPLICATE_WINDOW),
         max_messages: -1,
         max_messages_per_subject: -1,
         max_bytes: -1,
@@ -710,13 +711,6 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         allow_direct: true,
         ..stream
     };
-    // Only Bellhop writes there, and repeats what it writes at once.
-    let of_bellhop = |stream: StreamConfig| StreamConfig {
-        duplicate_window: stream
-            .duplicate_window
-            .min(std::time::Duration::from_secs(120)),
-        ..stream
-    };
     // The settings that async-nats and nats.go choose for a bucket with a history of one, except
     // for roll-ups.
     let bucket = |name: String, description: &str| StreamConfig {
@@ -727,7 +721,7 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         allow_direct: true,
         allow_message_ttl: true,
         discard: DiscardPolicy::New,
-        duplicate_window: std::time::Duration::from_secs(120),
+        duplicate_window: OWN_DUPLICATE_WINDOW,
         ..base(
             format!("KV_{name}"),
             vec![format!("$KV.{name}.>")],
@@ -790,11 +784,11 @@ fn streams(nats: &Nats, config: &Config) -> Vec<StreamConfig> {
         },
         StreamConfig {
             allow_atomic_publish: true,
-            ..of_bellhop(kept_for(outcomes, config.streams.outcomes_age))
+            ..kept_for(outcomes, config.streams.outcomes_age)
         },
         StreamConfig {
             max_messages_per_subject: REJECTED_OF_SOURCE,
-            ..of_bellhop(kept_for(rejected, config.streams.rejected_age))
+            ..kept_for(rejected, config.streams.rejected_age)
         },
         kept_for(seen, config.idempotency.window),
         bucket(
@@ -910,6 +904,9 @@ fn consumers(nats: &Nats, config: &Config) -> Vec<(String, Vec<consumer::pull::C
 
 /// Refused input kept of each source: a flood of one drops its own, and not the others'.
 const REJECTED_OF_SOURCE: i64 = 100_000;
+
+/// The longest time for which nats-server remembers the ids of Bellhop's own messages.
+const OWN_DUPLICATE_WINDOW: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// Time for which JetStream itself remembers a `Nats-Msg-Id` in the stream of sets: the least that
 /// nats-server permits. It cannot tell sources apart, so one's message ids keep another's sets out;

@@ -145,6 +145,7 @@ async fn outcomes_keep_their_order_without_connections() {
         let set = users.iter().map(|user| reminder(user, user)).collect();
         world.publish_surely("billing", set).await;
         proxy.cut_all();
+        world.became("billing", &users[0], "parked").await;
         let users: Vec<&str> = users.iter().map(String::as_str).collect();
         app.connect(&users).await;
         proxy.cut_all();

@@ -69,7 +69,7 @@ const FAULTS: [Fault; 9] = [
     Fault {
         since: FIRST,
         fixed: (2, 14, 7),
-        what: "a consumer with several filters passes messages by (#8572)",
+        what: "a consumer with several filters skips messages (#8572)",
     },
 ];
 
