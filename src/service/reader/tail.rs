@@ -40,7 +40,8 @@ pub(super) struct Read {
 /// gone.
 ///
 /// It ends by itself only where the log is another one, or went back: nothing is known of any
-/// position then.
+/// position then. It also ends where the front of the log passed it by, because a partition's owner
+/// removes only sets that its own position covers.
 pub(super) async fn run(
     input: InputContext,
     questions: mpsc::WeakUnboundedSender<Command>,
@@ -77,6 +78,12 @@ pub(super) async fn run(
                 );
                 return;
             }
+            Ok(End::Overtaken) => {
+                tracing::error!(
+                    "sets were removed before this member read them: another one works its partitions"
+                );
+                return;
+            }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "reading the log again");
                 tokio::time::sleep(PAUSE).await;
@@ -101,6 +108,8 @@ enum End {
     Again,
     Closed,
     OtherLog,
+    /// The front of the log passed sets that were not read here.
+    Overtaken,
 }
 
 /// Returns true if the log does not have what this reader has read up to `after`, the last of it
@@ -145,6 +154,8 @@ impl Run {
         let alone = self.origin.alone(&self.input);
         let (sets, plain) = (self.input.sets.live().await, self.input.nats.clone());
         let mut tail = Tail::open(sets, plain, self.after, alone.is_some()).await?;
+        // A first set that is unreadable is removed alone.
+        let mut next = state.first.max(self.after + 1);
         loop {
             let set = tokio::select! {
                 set = tail.next() => set,
@@ -156,6 +167,11 @@ impl Run {
             match set {
                 Ok(set) => {
                     let sequence = set.sequence;
+                    if sequence > next && log::state(&self.input.nats, 0).await?.first > next {
+                        tail.close().await;
+                        return Ok(End::Overtaken);
+                    }
+                    next = sequence + 1;
                     self.origin.arrived(&self.input, sequence);
                     (self.after, self.last) = (sequence, Some(set.stored_ms()));
                     if self.out.send(read(set, self.partitions)).await.is_err() {

@@ -103,6 +103,10 @@ impl World {
         else {
             return;
         };
+        if at + 1 < self.nats.first {
+            return self.overtaken(number);
+        }
+        let owner = self.owners.get_mut(&number).expect("it lives");
         let is_stopping = owner.stopping_since.is_some();
         let next = self
             .nats

@@ -444,6 +444,11 @@ impl World {
         }
     }
 
+    /// The front of the log passed sets that this owner has not read: another one has come further.
+    pub(super) fn overtaken(&mut self, number: u64) {
+        self.end(number, End::Doubts);
+    }
+
     pub(super) fn lease_ends(&mut self, number: u64) {
         self.end(number, End::Died);
     }
