@@ -102,7 +102,7 @@ pub async fn heartbeat_of_all(
 pub struct Others(Subscriber);
 
 impl Others {
-    /// Returns how many come within [`OTHERS_WITHIN`] from now.
+    /// Returns how many come within `OTHERS_WITHIN` from now.
     pub async fn count(mut self) -> usize {
         let mut count = 0;
         let counting = async {
