@@ -297,6 +297,11 @@ impl World {
         }
     }
 
+    /// Returns how many bytes of resident memory the abuse added at most.
+    pub(crate) fn growth(&self, abuse: &Abuse) -> usize {
+        abuse.peak_bytes.saturating_sub(self.quiet_bytes)
+    }
+
     /// Waits until nothing is under way, and judges: each abuse stayed within its bounds. Answers
     /// all that was written down, and which promises were broken.
     pub(crate) async fn judge(
