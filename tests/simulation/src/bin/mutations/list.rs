@@ -379,10 +379,4 @@ pub const MUTATIONS: &[Mutation] = &[
         old: ".for_each(|park| self.parks.push_front(park));",
         new: ".for_each(drop);",
     },
-    Mutation {
-        name: "a refused copy is delivered",
-        file: PARKS,
-        old: "*may_leave &= is_live;",
-        new: "let _ = is_live;",
-    },
 ];
