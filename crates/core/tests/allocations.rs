@@ -1,4 +1,5 @@
-//! Pins the number of allocations that a reminder takes from the published set to its finished JSON.
+//! Pins the number of allocations that a reminder takes from the published set to its finished
+//! JSON.
 //!
 //! The counts are those of today, rounded up. Lower them when an allocation goes. A change that
 //! needs more has to say why.
