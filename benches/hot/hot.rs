@@ -7,6 +7,8 @@
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
+mod settings;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +25,7 @@ use bellhop_core::log::split::{Message, Slice, split};
 use bellhop_core::log::window::Window;
 use bellhop_core::merge::merge;
 use bellhop_core::partition;
-use bellhop_core::router::{Action, Entry, Input, Instance, Item, Now, Room, Router, Settings};
+use bellhop_core::router::{Action, Entry, Input, Instance, Item, Now, Router};
 use bellhop_core::rules::Rules;
 use bellhop_core::rules::document::Document;
 use bellhop_core::rules::engine::Engine;
@@ -210,33 +212,8 @@ struct TestRouter {
 
 impl TestRouter {
     fn new(event: &Event) -> Self {
-        let settings = Settings {
-            lease: Duration::from_secs(10),
-            ask_ahead: Duration::from_millis(2_500),
-            instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
-            busy_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
-            all_devices: true,
-            turn_timeout: Duration::from_secs(2),
-            heartbeat_users: 1_000,
-            delivery_bytes: 256 << 10,
-            room: Room {
-                limit: 10_000,
-                reserve: 10,
-                source_share: 50,
-            },
-            park_batch: (500, 1 << 20),
-            park_again: (Duration::from_millis(50), Duration::from_secs(1)),
-            reads_in_flight: 8,
-            expiry_interval: Duration::from_secs(60),
-            copy_rerouted: false,
-            reroute_after: Duration::from_secs(10),
-            expected_most: (500, 2 << 20),
-            reroute_timeout: Duration::from_secs(5),
-            merge_window: Duration::ZERO,
-            merge_limit: 0,
-        };
         let mut router = Self {
-            machine: Router::new(settings),
+            machine: Router::new(settings::settings()),
             now: Now {
                 instant: Instant::now(),
                 unix_ms: 0,

@@ -9,6 +9,8 @@
 
 #![allow(clippy::disallowed_methods)] // It measures time.
 
+mod settings;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
@@ -25,7 +27,7 @@ use bellhop_core::log::position::Mark;
 use bellhop_core::log::split::{Message, Split, split};
 use bellhop_core::log::window::{self, Window};
 use bellhop_core::router::{
-    Action, Company, Entry, Input, Instance, Item, Now, Room, Router, Settings, Settled, Share,
+    Action, Company, Entry, Input, Instance, Item, Now, Router, Settled, Share,
 };
 use bellhop_core::rules::Rules;
 use bellhop_core::rules::document::Document;
@@ -327,7 +329,7 @@ impl Lane {
         };
         Self {
             log: PartitionLog::new(found),
-            machine: Router::new(settings()),
+            machine: Router::new(settings::settings()),
             in_work: BTreeMap::new(),
             actions: Vec::new(),
             deliveries: VecDeque::new(),
@@ -411,34 +413,5 @@ impl Lane {
                 }
             }
         }
-    }
-}
-
-/// The machine's default settings.
-fn settings() -> Settings {
-    Settings {
-        lease: Duration::from_secs(20),
-        ask_ahead: Duration::from_secs(5),
-        instance_backoff: (Duration::from_millis(500), Duration::from_secs(30)),
-        busy_backoff: (Duration::from_millis(100), Duration::from_secs(5)),
-        all_devices: true,
-        turn_timeout: Duration::from_secs(2),
-        heartbeat_users: 1_000,
-        delivery_bytes: 256 << 10,
-        room: Room {
-            limit: 10_000,
-            reserve: 10,
-            source_share: 50,
-        },
-        park_batch: (500, 1 << 20),
-        park_again: (Duration::from_millis(50), Duration::from_secs(1)),
-        reads_in_flight: 8,
-        expiry_interval: Duration::from_secs(60),
-        copy_rerouted: false,
-        reroute_after: Duration::from_secs(10),
-        expected_most: (500, 2 << 20),
-        reroute_timeout: Duration::from_secs(5),
-        merge_window: Duration::ZERO,
-        merge_limit: 0,
     }
 }

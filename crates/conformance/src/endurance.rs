@@ -83,7 +83,7 @@ pub(super) async fn unreadable_heartbeats(peer: &Peer) -> Kept {
     goes_on(peer, Ask::Heartbeat).await
 }
 
-/// Deliveries that are none, and deliveries of what is not a reminder.
+/// Malformed deliveries, and deliveries with something other than a reminder.
 pub(super) async fn unreadable_deliveries(peer: &Peer) -> Kept {
     let of_none = NO_REMINDERS.map(|one| format!(r#"{{"reminders":[{one}]}}"#));
     let bodies = UNREADABLE.iter().map(ToString::to_string).chain(of_none);

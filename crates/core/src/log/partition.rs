@@ -135,7 +135,8 @@ impl PartitionLog {
                 stored_ms,
                 place: published.place,
             };
-            // Mostly there are none, and a name takes longer to hash than that to see.
+            // Most of the time both sets are empty, and checking that is cheaper than hashing a
+            // name.
             let is_done = !self.done.is_empty() && self.done.remove(&name);
             let is_parked = !self.parked.is_empty() && self.parked.remove(&name);
             match verdict {

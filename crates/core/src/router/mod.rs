@@ -123,8 +123,8 @@ pub const MAX_ASSOCIATES: usize = 8;
 /// copy of every delivery.
 pub const MAX_DEVICES: usize = 16;
 
-/// The most routes of a user that are remembered, the newest ones. No user has so many devices, and
-/// each step for a user looks at all its routes.
+/// The maximum number of routes of a user that the router remembers: the newest ones. It is far
+/// more than a user has devices, and each step for a user looks at all its routes.
 pub const MAX_ROUTES: usize = 256;
 
 /// An app-server instance as a route names it.
@@ -523,6 +523,7 @@ pub struct HeldBack {
     pub pause: Duration,
 }
 
-/// A reminder that was not answered, alone, so many times is reported as held back. The first time
-/// may be chance, and the second one an app server that is being restarted.
+/// The number of requests with one reminder alone after which that reminder is reported as held
+/// back, if the app server answered none of them. The first failure may be chance, and the second
+/// one a restart of the app server.
 pub const HELD_BACK_AFTER: u32 = 3;

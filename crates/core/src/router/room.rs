@@ -64,8 +64,8 @@ pub struct Tally {
     counts: Option<HashMap<Source, usize>>,
     /// The shell counts, or is to.
     pub is_asked: bool,
-    /// Reminders for which there is no room by what is known, and those that came behind them; and
-    /// what they are, once parked.
+    /// Reminders for which the last count leaves no room, and those that arrived after them; each
+    /// with its resolution once it is parked.
     pub undecided: VecDeque<(Entry, Resolution)>,
 }
 
